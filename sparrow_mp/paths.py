@@ -1,0 +1,156 @@
+"""Where everything lies, and whether those places are safe to use."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparrow_mp.errors import StateError
+
+UNIX_ADDRESS_LIMIT = 107
+"""The longest path of a Unix socket, in bytes (``sun_path`` less its closing NUL)."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders that one supervisor owns; everything else has its name relative to them."""
+
+    state: Path
+    runtime: Path
+    config: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the supervisor: the one check for a single instance."""
+        return self.state / "lock"
+
+    @property
+    def address_file(self) -> Path:
+        """Where a supervisor tells its clients its addresses, as JSON."""
+        return self.state / "supervisor.json"
+
+    @property
+    def index(self) -> Path:
+        return self.state / "index.db"
+
+    @property
+    def log(self) -> Path:
+        """The log of a supervisor that was started in the background."""
+        return self.state / "supervisor.log"
+
+    @property
+    def transcripts(self) -> Path:
+        return self.state / "transcripts"
+
+    @property
+    def runs(self) -> Path:
+        """The working folders of the runs that have not ended."""
+        return self.state / "runs"
+
+    @property
+    def unix_socket(self) -> Path:
+        """The default place of the NDJSON Unix socket."""
+        return self.state / "sparrow.sock"
+
+    @property
+    def control(self) -> str:
+        return f"ipc://{self.runtime / 'control.sock'}"
+
+    @property
+    def events(self) -> str:
+        return f"ipc://{self.runtime / 'events.sock'}"
+
+    @property
+    def zygote_socket(self) -> Path:
+        return self.runtime / "zygote.sock"
+
+    @property
+    def endpoints(self) -> Path:
+        """The folder of the runs' PAIR sockets; its name is short because a socket's address is."""
+        return self.runtime / "r"
+
+    def transcript(self, run: str) -> Path:
+        return self.transcripts / run
+
+    def run_folder(self, run: str) -> Path:
+        return self.runs / run
+
+    def endpoint(self, run: str) -> str:
+        """The address of a run's PAIR socket: 16 hex digits of its id, so that no two runs ever share one."""
+        return f"ipc://{self.endpoints / run.replace('-', '')[:16]}"
+
+
+def find_places(env: Mapping[str, str] | None = None, config: Path | None = None) -> Places:
+    """Where state, runtime and configuration are, from the environment. Makes nothing."""
+    env = os.environ if env is None else env
+    home = Path(env.get("HOME") or os.path.expanduser("~"))
+    default_state = Path(env.get("XDG_STATE_HOME") or home / ".local" / "state") / "sparrow"
+    state = Path(env.get("SPARROW_STATE_DIR") or default_state).absolute()
+    if env.get("SPARROW_RUNTIME_DIR"):
+        runtime = Path(env["SPARROW_RUNTIME_DIR"]).absolute()
+    elif env.get("XDG_RUNTIME_DIR") and state == default_state.absolute():
+        runtime = Path(env["XDG_RUNTIME_DIR"]).absolute() / "sparrow"
+    else:
+        runtime = state / "run"
+    if config is None:
+        default_config = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "sparrow" / "config.toml"
+        config = Path(env.get("SPARROW_CONFIG") or default_config)
+    return Places(state, runtime, config.absolute())
+
+
+def secure_folder(path: Path) -> None:
+    """Make the folder private to us (0700), or refuse it.
+
+    Raises StateError where it is a symbolic link, somebody else's, open to others, or cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        found = path.lstat()
+    except OSError as error:
+        raise StateError(f"cannot make the folder {path}: {error.strerror}; choose another place") from None
+    if stat.S_ISLNK(found.st_mode):
+        raise StateError(f"{path} is a symbolic link; sparrow uses only a folder of its own: name the real one")
+    if not stat.S_ISDIR(found.st_mode):
+        raise StateError(f"{path} is not a folder; move it away or choose another place")
+    if found.st_uid != os.geteuid():
+        raise StateError(f"{path} belongs to user {found.st_uid}, not to you ({os.geteuid()}); choose a folder of your own")
+    if found.st_mode & 0o077:
+        raise StateError(
+            f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); close it: chmod 700 {path}"
+        )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StateError(f"{path} is not writable; make it so (chmod 700 {path}) or choose another place")
+
+
+def check_address(path: Path, what: str) -> None:
+    """Raise StateError where the path is too long for a Unix socket."""
+    size = len(os.fsencode(path))
+    if size > UNIX_ADDRESS_LIMIT:
+        raise StateError(
+            f"the path of {what} is too long for a Unix socket: {path} has {size} bytes, the limit is"
+            f" {UNIX_ADDRESS_LIMIT}; set SPARROW_RUNTIME_DIR (or `[ndjson] unix`) to a shorter one"
+        )
+
+
+def supervisor_alive(places: Places) -> bool:
+    """Whether some supervisor holds the state folder: its lock cannot be had."""
+    try:
+        fd = os.open(places.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,255 @@
+"""The record of a run on disk: its layout, and reading it while it grows.
+
+``<folder>/events.jsonl`` holds one event a line and is only ever appended to, in whole lines, by the supervisor. A long
+record has sealed parts before it, ``events.<first seq>.jsonl``: the supervisor renames the file and begins a new one, and
+a reader here does not notice. A last line without its line break is not there yet.
+
+A record written by sparrow-cli has no ``seq`` and no ``ts``: its lines are numbered in their order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from sparrow_mp.events import decode_header
+
+EVENTS = "events.jsonl"
+INPUTS = "inputs.json"
+META = "meta.json"
+_CHUNK = 1 << 18
+
+
+def parts(folder: Path) -> list[Path]:
+    """The files of the record in their order: the sealed ones by their first seq, then the growing one."""
+    sealed: list[tuple[int, Path]] = []
+    for path in folder.glob("events.*.jsonl"):
+        number = path.name.split(".")[1]
+        if number.isdigit():
+            sealed.append((int(number), path))
+    return [path for _, path in sorted(sealed)] + [folder / EVENTS]
+
+
+class TranscriptReader:
+    """Reads one run's record in order, from after ``since``, and goes on as it grows.
+
+    It holds one descriptor while it has something open. ``seq`` is the last one that was returned.
+    """
+
+    def __init__(self, folder: Path, *, since: int = 0) -> None:
+        self.folder = folder
+        self.seq = since
+        self._fd = -1
+        self._inode = -1
+        self._offset = 0
+        self._rest = b""
+        self._legacy = False
+        self._sought = since == 0
+
+    def read(self, max_bytes: int = _CHUNK) -> list[bytes]:
+        """The next whole lines, without their line breaks; none at the present end.
+
+        Raises OSError where the record cannot be read; one that is not there yet is empty.
+        """
+        if not self._sought:
+            self._seek(self.seq)
+        while True:
+            if self._fd < 0 and not self._open_next():
+                return []
+            data = os.pread(self._fd, max_bytes, self._offset)
+            if not data:
+                if not self._sealed():
+                    return []
+                self._close_part()
+                continue
+            self._offset += len(data)
+            whole, found, rest = (self._rest + data).rpartition(b"\n")
+            self._rest = rest
+            if found:
+                return self._numbered(whole.split(b"\n"))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> TranscriptReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _numbered(self, lines: list[bytes]) -> list[bytes]:
+        """Keep the count of what is returned, and number the lines of a record that has none."""
+        if not self._legacy:
+            last = decode_header(lines[-1]).seq
+            if last:
+                self.seq = last
+                return lines
+            self._legacy = True
+        numbered = []
+        for line in lines:
+            self.seq += 1
+            numbered.append(normalise(line, self.seq))
+        return numbered
+
+    def _open_next(self) -> bool:
+        """Open the part that follows what was read. False where there is none yet."""
+        files = parts(self.folder)
+        chosen = files[-1]
+        for path in files[:-1]:
+            if int(path.name.split(".")[1]) > self.seq:
+                chosen = path
+                break
+        return self._open(chosen)
+
+    def _open(self, path: Path) -> bool:
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self._inode = os.fstat(self._fd).st_ino
+        self._offset = 0
+        self._rest = b""
+        return True
+
+    def _sealed(self) -> bool:
+        """Whether the part that is open will not grow any more and has been read to its end."""
+        try:
+            growing = os.stat(self.folder / EVENTS).st_ino
+        except FileNotFoundError:
+            return False
+        return growing != self._inode and os.fstat(self._fd).st_size == self._offset
+
+    def _close_part(self) -> None:
+        self.close()
+
+    def _seek(self, since: int) -> None:
+        """Go to the first line whose seq is over ``since``."""
+        self._sought = True
+        files = parts(self.folder)
+        chosen = files[-1]
+        for path, following in zip(files, files[1:], strict=False):
+            begins = following.name.split(".")[1]
+            if begins.isdigit() and int(begins) > since + 1:
+                chosen = path
+                break
+        if len(files) > 1 and chosen is files[-1] and _first_seq_of(files[-1]) > since + 1:
+            chosen = files[-2]
+        if not self._open(chosen):
+            return
+        if first_header_seq(self._fd) == 0:
+            self._legacy = True
+            self.seq = 0
+            skipped = 0
+            while skipped < since:
+                line = _line_at(self._fd, self._offset)
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                skipped += 1
+            self.seq = skipped
+            return
+        self._offset = bisect_lines(self._fd, lambda line: decode_header(line).seq > since)
+
+
+def bisect_lines(fd: int, wanted: Callable[[bytes], bool]) -> int:
+    """The offset of the first whole line for which ``wanted`` holds, in a file sorted so; its end where none does."""
+    low, high = 0, os.fstat(fd).st_size
+    while low < high:
+        middle = (low + high) // 2
+        start = _line_start(fd, middle, low)
+        line = _line_at(fd, start)
+        if not line.endswith(b"\n") or wanted(line):
+            high = start
+        else:
+            low = start + len(line)
+    return low
+
+
+def _line_start(fd: int, offset: int, floor: int) -> int:
+    """Where the line begins that the byte at ``offset`` is in; no line begins before ``floor`` that matters."""
+    end = offset
+    while end > floor:
+        begin = max(floor, end - 4096)
+        found = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return floor
+
+
+def _line_at(fd: int, offset: int) -> bytes:
+    """The line that begins at ``offset``, with its line break where it has one."""
+    line = b""
+    while True:
+        data = os.pread(fd, 65536, offset + len(line))
+        head, found, _ = data.partition(b"\n")
+        line += head + found
+        if found or not data:
+            return line
+
+
+def first_header_seq(fd: int) -> int:
+    """The seq of a file's first line: 0 where it is sparrow-cli's, 1 where the file is empty."""
+    line = _line_at(fd, 0)
+    return decode_header(line).seq if line.endswith(b"\n") else 1
+
+
+def _first_seq_of(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 1
+    try:
+        return first_header_seq(fd)
+    finally:
+        os.close(fd)
+
+
+def normalise(line: bytes, seq: int) -> bytes:
+    """Give a line of a sparrow-cli record its number; one that has a number stays as it is."""
+    fields = msgspec.json.decode(line)
+    if not isinstance(fields, dict) or fields.get("seq"):
+        return line
+    head = {"type": fields.pop("type", ""), "run": fields.pop("run", ""), "seq": seq}
+    return msgspec.json.encode({**head, **fields})
+
+
+def iter_lines(folder: Path, since: int = 0) -> Iterator[bytes]:
+    """All lines that are recorded now, in order, from after ``since``."""
+    with TranscriptReader(folder, since=since) as reader:
+        while lines := reader.read():
+            yield from lines
+
+
+def first_seq(folder: Path) -> int:
+    """The seq of the first event that is still there (1 where nothing was pruned)."""
+    for path in parts(folder):
+        if path.exists():
+            return max(1, _first_seq_of(path))
+    return 1
+
+
+def last_event(folder: Path) -> bytes | None:
+    """The last whole line of the record; None where there is none."""
+    for path in reversed(parts(folder)):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            end = os.fstat(fd).st_size
+            while end > 0:
+                start = _line_start(fd, end - 1, 0)
+                line = os.pread(fd, end - start, start)
+                if line.endswith(b"\n"):
+                    return line[:-1]
+                end = start
+        finally:
+            os.close(fd)
+    return None
