@@ -99,13 +99,19 @@ class TranscriptReader:
 
     def _open_next(self) -> bool:
         """Open the part that follows what was read. False where there is none yet."""
+        while True:
+            chosen = self._following()
+            if not self._open(chosen):
+                return False
+            # Where it was sealed after the look at the folder, the one opened is already the next but one.
+            if chosen.name != EVENTS or self._following() == chosen:
+                return True
+            self._close_part()
+
+    def _following(self) -> Path:
+        """The first part that holds nothing of what was read."""
         files = parts(self.folder)
-        chosen = files[-1]
-        for path in files[:-1]:
-            if int(path.name.split(".")[1]) > self.seq:
-                chosen = path
-                break
-        return self._open(chosen)
+        return next((path for path in files[:-1] if _sealed_from(path) > self.seq), files[-1])
 
     def _open(self, path: Path) -> bool:
         try:
@@ -129,19 +135,15 @@ class TranscriptReader:
         self.close()
 
     def _seek(self, since: int) -> None:
-        """Go to the first line whose seq is over ``since``."""
+        """Go to the first line whose seq is over ``since``; stay as it is where there is no record yet."""
+        while True:
+            chosen = self._holding(since + 1)
+            if not self._open(chosen):
+                return
+            if chosen.name != EVENTS or self._holding(since + 1) == chosen:
+                break  # else it was sealed after the look at the folder
+            self._close_part()
         self._sought = True
-        files = parts(self.folder)
-        chosen = files[-1]
-        for path, following in zip(files, files[1:], strict=False):
-            begins = following.name.split(".")[1]
-            if begins.isdigit() and int(begins) > since + 1:
-                chosen = path
-                break
-        if len(files) > 1 and chosen is files[-1] and _first_seq_of(files[-1]) > since + 1:
-            chosen = files[-2]
-        if not self._open(chosen):
-            return
         if first_header_seq(self._fd) == 0:
             self._legacy = True
             self.seq = 0
@@ -156,13 +158,20 @@ class TranscriptReader:
             return
         self._offset = bisect_lines(self._fd, lambda line: decode_header(line).seq > since)
 
+    def _holding(self, seq: int) -> Path:
+        """The part that holds, or will hold, the event ``seq``: the last one that begins no later than it."""
+        *sealed, growing = parts(self.folder)
+        if not sealed or 0 < _first_seq_of(growing, empty=seq + 1) <= seq:
+            return growing
+        return next((path for path in reversed(sealed) if _sealed_from(path) <= seq), sealed[0])
+
 
 def bisect_lines(fd: int, wanted: Callable[[bytes], bool]) -> int:
     """The offset of the first whole line for which ``wanted`` holds, in a file sorted so; its end where none does."""
     low, high = 0, os.fstat(fd).st_size
     while low < high:
         middle = (low + high) // 2
-        start = _line_start(fd, middle, low)
+        start = line_start(fd, middle, low)
         line = _line_at(fd, start)
         if not line.endswith(b"\n") or wanted(line):
             high = start
@@ -171,7 +180,7 @@ def bisect_lines(fd: int, wanted: Callable[[bytes], bool]) -> int:
     return low
 
 
-def _line_start(fd: int, offset: int, floor: int) -> int:
+def line_start(fd: int, offset: int, floor: int = 0) -> int:
     """Where the line begins that the byte at ``offset`` is in; no line begins before ``floor`` that matters."""
     end = offset
     while end > floor:
@@ -194,19 +203,24 @@ def _line_at(fd: int, offset: int) -> bytes:
             return line
 
 
-def first_header_seq(fd: int) -> int:
-    """The seq of a file's first line: 0 where it is sparrow-cli's, 1 where the file is empty."""
+def first_header_seq(fd: int, empty: int = 1) -> int:
+    """The seq of a file's first line: 0 where it is sparrow-cli's, ``empty`` where there is no line."""
     line = _line_at(fd, 0)
-    return decode_header(line).seq if line.endswith(b"\n") else 1
+    return decode_header(line).seq if line.endswith(b"\n") else empty
 
 
-def _first_seq_of(path: Path) -> int:
+def _sealed_from(path: Path) -> int:
+    """The first seq of a sealed part, which its name tells."""
+    return int(path.name.split(".")[1])
+
+
+def _first_seq_of(path: Path, empty: int = 1) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 1
+        return empty
     try:
-        return first_header_seq(fd)
+        return first_header_seq(fd, empty)
     finally:
         os.close(fd)
 
@@ -245,7 +259,7 @@ def last_event(folder: Path) -> bytes | None:
         try:
             end = os.fstat(fd).st_size
             while end > 0:
-                start = _line_start(fd, end - 1, 0)
+                start = line_start(fd, end - 1, 0)
                 line = os.pread(fd, end - start, start)
                 if line.endswith(b"\n"):
                     return line[:-1]
