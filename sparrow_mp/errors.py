@@ -106,6 +106,12 @@ class Gone(SparrowError):
     code = "gone"
 
 
+class TimedOut(SparrowError, TimeoutError):
+    """What was waited for did not come in time; whether it still will is open."""
+
+    code = "timed_out"
+
+
 _BY_CODE = {cls.code: cls for cls in SparrowError.__subclasses__()}
 
 
