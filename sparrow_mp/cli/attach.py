@@ -1,0 +1,76 @@
+"""`sparrow attach`: follow a run, and what you type is injected."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import click
+
+from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
+from sparrow_mp.cli.complete import complete_live
+from sparrow_mp.cli.output import on_terminal, say
+from sparrow_mp.cli.words import ending, exit_code, short
+from sparrow_mp.errors import NotRunning, SparrowError
+from sparrow_mp.wire import LIVE_STATUSES
+
+
+@click.command(
+    epilog=example("sparrow attach 1b0c", "sparrow attach --tail 100 tests", "echo 'use pytest' | sparrow attach tests")
+)
+@click.argument("run", shell_complete=complete_live)
+@click.option(
+    "--tail", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="Begin so many events back."
+)
+@json_option
+@no_start_option
+def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
+    """Follow a run; each line that you type is injected.
+
+    Ctrl-C leaves it running; Ctrl-D ends its input. Where it ends meanwhile, its exit code is ours.
+    """
+    from sparrow_mp.cli.follow import follow
+
+    with connect(no_start=no_start) as client:
+        record = client.get(run)
+        if record.status not in LIVE_STATUSES:
+            raise NotRunning(
+                f"run {short(record.run)} has ended ({record.status}); see: sparrow logs {short(record.run)}"
+            )
+        people = on_terminal(sys.stdin)
+        if people:
+            say(
+                f"attached to {short(record.run)}: a line you type is injected, Ctrl-D ends its input, Ctrl-C leaves it running"
+            )
+        threading.Thread(target=_hand_over, args=(record.run, people), name="stdin", daemon=True).start()
+        try:
+            # What was typed is on the terminal already: do not show it again.
+            outcome = follow(
+                client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people
+            )
+        except KeyboardInterrupt:
+            say(f"left run {short(record.run)} alone")
+            return 0
+    if outcome is None:
+        return 1
+    say(f"run {short(record.run)} {ending(outcome.status, outcome.exit_code, outcome.signal, outcome.reason)}")
+    return exit_code(outcome.status, outcome.exit_code, outcome.signal)
+
+
+def _hand_over(run: str, people: bool) -> None:
+    """Inject the lines of standard input; a person's end of input is the run's."""
+    if sys.stdin is None:
+        return
+    try:
+        client = connect_running()
+        for line in sys.stdin.buffer:
+            client.inject(run, line.decode("utf-8", "replace").rstrip("\r\n"))
+        if people:
+            client.inject(run, eof=True)
+            say("its input is ended; Ctrl-C leaves it")
+    except NotRunning:
+        pass  # its end is being told already
+    except (OSError, ValueError):
+        pass  # standard input cannot be read: then only follow
+    except SparrowError as error:
+        say(f"could not inject: {error.message}")
