@@ -1,11 +1,11 @@
 """Every event as lines for people."""
 
 import json
+import time
 
 import pytest
 
 from sparrow_mp import events as ev
-from sparrow_mp.cli import screen
 from sparrow_mp.cli.output import SGR, paint
 from sparrow_mp.cli.render import render_event, safe_output
 from sparrow_mp.cli.screen import FollowView, RecordView
@@ -61,8 +61,10 @@ EXAMPLES = [
     (ev.Error(message="interrupted: enough"), "error: interrupted: enough"),
     (
         ev.RunFinished(outcome=OUTCOME),
-        "crashed: signal 9 (SIGKILL), killed · after 1.5 s · $0.5000 · 10 tokens in, 2 out"
-        ' · 1 file changed (+1 −2) · CPU 1.5 s, 1.0 M\nresult: {"a":1}',
+        (
+            "crashed: signal 9 (SIGKILL), killed · after 1.5 s · $0.5000 · 10 tokens in, 2 out"
+            ' · 1 file changed (+1 −2) · CPU 1.5 s, 1.0 M\nresult: {"a":1}'
+        ),
     ),
     (ev.Output(stream="stdout", text="hello"), "hello"),
     (ev.Progress(done=3, total=12, unit="files", note="x.py"), "progress 3/12 files, x.py"),
@@ -166,7 +168,7 @@ def record(*events):
 
 def test_a_record_shows_times_days_and_streams(monkeypatch):
     monkeypatch.setenv("TZ", "UTC")
-    screen.time.tzset()
+    time.tzset()
     text = record(
         ev.RunStarted(RUN, 1, "2026-11-22T23:59:59.000001Z", task="t", agent=""),
         ev.Output(RUN, 2, "2026-11-22T23:59:59.100001Z", stream="stdout", text="one "),
