@@ -194,6 +194,7 @@ class RunSpec(Body, kw_only=True):
     engine: str
     agent: str
     endpoint: str
+    name: str | None = None
     cwd: str
     env: dict[str, str]
     argv: list[str] | None = None
@@ -202,7 +203,6 @@ class RunSpec(Body, kw_only=True):
     timeout: float | None = None
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
-    next_seq: int = 1
     outbox_bytes: int = 8 << 20
     grace: float = 10.0
 
@@ -215,6 +215,7 @@ class ExitReport(Body, kw_only=True):
     rejected_code: int | None = None
     reason: str | None = None
     result: Any = None
+    interrupted: str | None = None
     forced: bool = False
     leftovers: int = 0
     cpu_user_s: float = 0.0
@@ -227,8 +228,9 @@ class ExitReport(Body, kw_only=True):
 # run → supervisor   HELLO JSON   EVENTS lines   RECEIPT JSON
 # supervisor → run   ACK seq      RESEND seq     INJECT JSON   APPROVE JSON   INTERRUPT JSON
 #
-# The supervisor acknowledges what it has recorded. A frame of events that does not follow the last recorded seq is
-# answered with RESEND, and the run goes back to there in its outbox; what is known already is skipped.
+# EVENTS is followed by the seq of its first line, a line break, and the lines. The supervisor acknowledges what it has
+# recorded. A frame that does not follow the last recorded seq is answered with RESEND, and the run goes back to there in
+# its outbox; what is known already is skipped.
 
 HELLO = b"H"
 EVENTS = b"E"
@@ -274,6 +276,19 @@ class ApproveFrame(Body, kw_only=True):
 class InterruptFrame(Body, kw_only=True):
     message: str = ""
     grace: float = 10.0
+
+
+def events_frame(first: int, lines: bytes) -> bytes:
+    """A frame of events; ``lines`` ends with a line break."""
+    return b"%b%d\n%b" % (EVENTS, first, lines)
+
+
+def split_events(body: bytes) -> tuple[int, bytes]:
+    """The first seq and the lines of a frame of events, less its kind. Raises BadRequest where it is none."""
+    head, found, lines = body.partition(b"\n")
+    if not found or not head.isdigit() or not lines.endswith(b"\n"):
+        raise BadRequest("not a frame of events")
+    return int(head), lines
 
 
 def frame(kind: bytes, body: Any) -> bytes:

@@ -1,0 +1,1 @@
+"""What drives a run: one file an engine."""

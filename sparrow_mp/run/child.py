@@ -1,0 +1,226 @@
+"""The engine's process: what happens between the monitor's fork and the engine's end."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from sparrow_mp.events import RunStarted
+from sparrow_mp.run.channel import MAX_RESULT_BYTES, Channel
+from sparrow_mp.run.context import Interrupted, RunContext
+from sparrow_mp.run.engines import EngineMissing, load_engine
+from sparrow_mp.run.outbox import Outbox
+from sparrow_mp.wire import RunSpec
+
+_OURS = ("VIRTUAL_ENV", "PYTHON", "LD_")
+
+
+class Rejected(Exception):
+    """The run cannot be started; ``code`` is the exit code that this has in a shell."""
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+def run_engine(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Mapping[str, str]) -> NoReturn:
+    """Be the engine of a run, and end. ``home`` is the environment that this interpreter was started with."""
+    status = 1
+    try:
+        status = _drive(spec, folder, channel, wake_fd, home)
+    except Rejected as refused:
+        channel.send(rejected=refused.reason, code=refused.code)
+    except BaseException as error:  # the boundary of the process: whatever it is, it is told, and then the process ends
+        channel.send(raised=f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+    finally:
+        _leave(status)
+
+
+def resume_exec(folder: str, channel_fd: int, wake_fd: int) -> NoReturn:
+    """The same in a fresh interpreter: what the bootstrap of an exec'd ``python`` engine calls."""
+    spec = msgspec.json.decode((Path(folder) / "task.json").read_bytes(), type=RunSpec)
+    spec.interpreter = None
+    for fd in (channel_fd, wake_fd):
+        os.set_inheritable(fd, False)
+    channel = Channel(socket.socket(fileno=channel_fd))
+    run_engine(spec, Path(folder), channel, wake_fd, os.environ)
+
+
+def _drive(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Mapping[str, str]) -> int:
+    outbox = Outbox(folder / "outbox", spec.run, RunStarted(task=spec.task, agent=spec.agent), wake_fd)
+    context = RunContext(
+        run=spec.run,
+        task=spec.task,
+        agent=spec.agent,
+        autonomy=spec.autonomy,
+        budget=spec.budget,
+        argv=spec.argv,
+        workspace=Path(spec.cwd),
+        interpreter=other_interpreter(spec, home),
+        outbox=outbox,
+        channel=channel,
+    )
+    try:
+        engine = load_engine(spec.engine)
+    except EngineMissing as error:
+        raise Rejected(str(error)) from None
+    command = getattr(engine, "command", None)
+    if command is not None:
+        argv = command(context)
+        if argv is not None:
+            _become(argv, spec, folder, channel, wake_fd, in_python=context.interpreter is not None)
+    _prepare_python(context)
+    function = _resolve(engine, context)
+    channel.send(started=True)
+    return _call(function, context, channel)
+
+
+def other_interpreter(spec: RunSpec, home: Mapping[str, str]) -> str | None:
+    """The Python that the caller means, where this process would not do; None where it does."""
+    if spec.interpreter is None:
+        return None
+    virtual = spec.env.get("VIRTUAL_ENV")
+    wanted = os.path.join(virtual, "bin", "python") if virtual else spec.interpreter
+    folder = os.path.dirname(os.path.abspath(wanted))
+    same = os.path.dirname(folder) == sys.prefix or os.path.abspath(wanted) == os.path.abspath(sys.executable)
+    return None if same and _python_settings(spec.env) == _python_settings(home) else wanted
+
+
+def _python_settings(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that shape an interpreter before it starts."""
+    return {name: value for name, value in env.items() if name.startswith(_OURS)}
+
+
+def _become(
+    argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, *, in_python: bool
+) -> NoReturn:
+    """Become the command. Raises Rejected where there is no such program or it cannot be executed."""
+    if in_python:
+        quiet = msgspec.structs.replace(spec, env={})
+        path = folder / "task.json"
+        path.write_bytes(msgspec.json.encode(quiet))
+        argv = [*argv, str(folder), str(channel.fileno()), str(wake_fd)]
+        for fd in (channel.fileno(), wake_fd):
+            os.set_inheritable(fd, True)
+    if not argv or "\0" in "".join(argv):
+        raise Rejected("the command is empty or has a NUL in it", 126)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvpe(argv[0], argv, dict(spec.env))
+    except (FileNotFoundError, NotADirectoryError):
+        raise Rejected(f"program not found: {argv[0]}; check its name and your PATH", 127) from None
+    except OSError as error:
+        raise Rejected(f"cannot execute {argv[0]}: {error.strerror}", 126) from None
+
+
+def _prepare_python(context: RunContext) -> None:
+    """Make this forked process look like a fresh interpreter to the engine."""
+    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.argv = [context.task]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: context.interrupted_by_signal())
+
+
+def _resolve(engine: Any, context: RunContext) -> Any:
+    """What to call: an engine that finds its own task (``python``) says what."""
+    find = getattr(engine, "find", None)
+    if find is None:
+        return engine
+    try:
+        return find(context)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a user's module may raise anything while it is imported
+        traceback.print_exc()
+        raise Rejected(f"cannot load {context.task}: {type(error).__name__}: {error}") from None
+
+
+def _call(function: Any, context: RunContext, channel: Channel) -> int:
+    """Call the engine; its exit code. What it returns is the run's result."""
+    try:
+        result = function(context)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(_cooperatively(result, context))
+        elif inspect.isclass(function) and callable(getattr(result, "run", None)):
+            result = result.run()
+        encoded = msgspec.json.encode(result, enc_hook=repr)
+        if len(encoded) > MAX_RESULT_BYTES:
+            channel.send(reason=f"its result has {len(encoded)} bytes, more than {MAX_RESULT_BYTES}, and was left out")
+        elif result is not None:
+            channel.send(result=msgspec.Raw(encoded))
+    except SystemExit as leaving:
+        return _exit_code(leaving)
+    except Interrupted:
+        return _interrupted(context)
+    except KeyboardInterrupt:
+        return 130
+    except asyncio.CancelledError:
+        return _interrupted(context) if context.interrupted else 1
+    except BaseException as error:  # the boundary of the engine: it failed, which is told as any command's failure is
+        channel.send(raised=f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+async def _cooperatively(coroutine: Any, context: RunContext) -> Any:
+    """Await the engine; an interruption cancels it, as asyncio's people expect."""
+    main = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    if main is not None:
+
+        def interrupt() -> None:
+            context.interrupted_by_signal()
+            main.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, interrupt)
+    return await coroutine
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    if leaving.code is None or isinstance(leaving.code, int):
+        return (leaving.code or 0) & 0xFF
+    sys.stderr.write(f"{leaving.code}\n")
+    return 1
+
+
+def _interrupted(context: RunContext) -> int:
+    """End as the signal would have ended us, which is what a parent expects of an interrupted process."""
+    _flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 143
+
+
+def _leave(status: int) -> NoReturn:
+    """End without returning into the code that forked us; what the engine registered for its exit still runs."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads, as the interpreter's end does
+        atexit._run_exitfuncs()
+    except BaseException:  # nothing that an engine registered may keep its process from ending
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass

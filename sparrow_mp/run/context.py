@@ -1,0 +1,229 @@
+"""What an engine gets: its run. Emit events, take messages, ask for approvals, hear an interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparrow_mp.events import ApprovalRequested, Autonomy, Decision, Event, Risk, Unknown
+from sparrow_mp.run.channel import Channel
+from sparrow_mp.run.outbox import Outbox
+
+_FULL_WAIT_S = 0.005
+
+
+class Interrupted(BaseException):
+    """Somebody asked this run to end. Not an Exception, so that ``except Exception`` does not swallow it."""
+
+
+class RunContext:
+    """A run, seen from inside. Everything here is safe from any thread of the engine's process.
+
+    ``id``, ``task``, ``agent``, ``autonomy``, ``budget`` (USD or None), ``argv`` and ``workspace`` (the folder it works in)
+    are what they say; ``interpreter`` is the Python that the task wants where that is not this process's, else None.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        task: str,
+        agent: str,
+        autonomy: Autonomy,
+        budget: float | None,
+        argv: list[str] | None,
+        workspace: Path,
+        interpreter: str | None,
+        outbox: Outbox,
+        channel: Channel,
+    ) -> None:
+        self.id = run
+        self.task = task
+        self.agent = agent
+        self.autonomy = autonomy
+        self.budget = budget
+        self.argv = argv
+        self.workspace = workspace
+        self.interpreter = interpreter
+        self._outbox = outbox
+        self._channel = channel
+        self._process = os.getpid()
+        self._interrupted = threading.Event()
+        self._words = ""
+        self._told_by_signal = False
+        self._inbox: deque[str] = deque()
+        self._decisions: dict[str, Decision] = {}
+        self._reading = threading.Condition()
+        self._has_reader = False
+        self._poke_in, self._poke_out = socket.socketpair()
+        self._poke_out.setblocking(False)
+
+    # ── events ──
+
+    def emit(self, event: Event | Unknown) -> None:
+        """Record an event: once this returns, it survives whatever dies. ``run``, ``seq`` and ``ts`` are filled in.
+
+        Waits while more than the outbox holds is not recorded yet, or the disk is full. Raises TypeError for what is no
+        event, ValueError for one over 1 MiB, RuntimeError in a process that the engine forked, Interrupted while it waits.
+        """
+        self.emit_many((event,))
+
+    def emit_many(self, events: Sequence[Event | Unknown]) -> None:
+        """Record several events in their order; much faster than one by one. Raises as ``emit`` does, before any is recorded
+        for what is no event; for one that is too large, those before it are recorded."""
+        for event in events:
+            if not isinstance(event, (Event, Unknown)):
+                raise TypeError(f"not an event: {type(event).__name__}; emit a struct of sparrow_mp, or Custom")
+        if os.getpid() != self._process:
+            raise RuntimeError("this process was forked by the engine; only the engine's own process may emit events")
+        done = self._outbox.append(events)
+        while done < len(events):
+            events = events[done:]
+            done = self._outbox.append(events)
+            if not done:
+                # Full: the supervisor is behind or away, or the disk is full. Nobody signals room, hence the short wait.
+                if self._interrupted.wait(_FULL_WAIT_S):
+                    done = self._outbox.append(events)
+                    if not done:
+                        raise Interrupted(self._words)
+
+    # ── interruption ──
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked this run to end. Does not wait."""
+        if not self._interrupted.is_set():
+            self._take()
+        return self._interrupted.is_set()
+
+    @property
+    def interruption(self) -> str:
+        """The words of whoever asked; empty where none were given."""
+        return self._words
+
+    def check(self) -> None:
+        """Raise Interrupted once somebody asked this run to end."""
+        if self.interrupted:
+            raise Interrupted(self._words)
+
+    def interrupted_by_signal(self) -> None:
+        """The engine's process got SIGTERM. Called by the signal's handler."""
+        self._told_by_signal = True
+        self._interrupted.set()
+        try:
+            self._poke_out.send(b"!")
+        except OSError:
+            pass
+
+    # ── messages ──
+
+    def messages(self) -> Iterator[str]:
+        """What has been injected since, oldest first. Does not wait."""
+        self._take()
+        while self._inbox:
+            yield self._inbox.popleft()
+
+    def next_message(self, timeout: float | None = None) -> str | None:
+        """Wait for an injected message, at most ``timeout`` seconds; None where none came. Raises Interrupted."""
+        return self._await(lambda: self._inbox.popleft() if self._inbox else None, timeout)
+
+    async def next_message_async(self, timeout: float | None = None) -> str | None:
+        """``next_message`` for an async engine."""
+        return await self._await_async(lambda: self._inbox.popleft() if self._inbox else None, timeout)
+
+    # ── approvals ──
+
+    def ask(
+        self, summary: str, tool: str | None = None, risk: Risk | None = None, timeout: float | None = None
+    ) -> Decision:
+        """Ask for an approval and wait for the decision; after ``timeout`` seconds it is ``Deny``. Raises Interrupted."""
+        request = self._request(summary, tool, risk)
+        return self._await(lambda: self._decisions.pop(request, None), timeout) or "Deny"
+
+    async def ask_async(
+        self, summary: str, tool: str | None = None, risk: Risk | None = None, timeout: float | None = None
+    ) -> Decision:
+        """``ask`` for an async engine."""
+        request = self._request(summary, tool, risk)
+        return await self._await_async(lambda: self._decisions.pop(request, None), timeout) or "Deny"
+
+    def _request(self, summary: str, tool: str | None, risk: Risk | None) -> str:
+        request = uuid.uuid4().hex[:8]
+        self._channel.send(ask=request)
+        self.emit(ApprovalRequested(id=request, summary=summary, tool=tool, risk=risk))
+        return request
+
+    # ── reading the channel: one thread reads for all, the others wait for it ──
+
+    def _take(self, wait_s: float = 0.0) -> None:
+        """Sort what the monitor has sent. Only one thread is in here at a time."""
+        with self._reading:
+            if self._has_reader:
+                if wait_s:
+                    self._reading.wait(wait_s)
+                return
+            self._has_reader = True
+        try:
+            if wait_s:
+                select.select([self._channel, self._poke_in], [], [], wait_s)
+            for body in self._channel.receive():
+                self._sort(body)
+        finally:
+            with self._reading:
+                self._has_reader = False
+                self._reading.notify_all()
+
+    def _sort(self, body: dict[str, Any]) -> None:
+        if "message" in body:
+            self._inbox.append(str(body["message"]))
+        elif "decision" in body:
+            self._decisions[str(body["id"])] = body["decision"]
+        elif "interrupt" in body:
+            self._words = str(body["interrupt"])
+            self._interrupted.set()
+
+    def _await(self, look: Any, timeout: float | None) -> Any:
+        """Wait until ``look`` gives something other than None."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._take()
+        while True:
+            found = look()
+            if found is not None:
+                return found
+            if self._interrupted.is_set():
+                raise Interrupted(self._words)
+            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0 or self._channel.closed:
+                return None
+            self._take(left)
+
+    async def _await_async(self, look: Any, timeout: float | None) -> Any:
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            self._take()
+            found = look()
+            if found is not None:
+                return found
+            if self._interrupted.is_set():
+                raise Interrupted(self._words)
+            left = None if deadline is None else deadline - loop.time()
+            if (left is not None and left <= 0) or self._channel.closed:
+                return None
+            readable = asyncio.Event()
+            loop.add_reader(self._channel.fileno(), readable.set)
+            try:
+                await asyncio.wait_for(readable.wait(), left)
+            except TimeoutError:
+                pass
+            finally:
+                loop.remove_reader(self._channel.fileno())

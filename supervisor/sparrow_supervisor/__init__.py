@@ -1,0 +1,1 @@
+"""The daemon: supervises runs, records what they say, and tells whoever listens."""

@@ -1,0 +1,157 @@
+"""What runs say: checked, recorded, published, acknowledged, in this order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from sparrow_mp import wire
+from sparrow_mp.errors import BadRequest
+from sparrow_mp.run.outbox import Outbox
+from sparrow_supervisor.core import totals
+from sparrow_supervisor.core.inputs import LimitReached, Ready, RunInput, Spent
+from sparrow_supervisor.hub import Hub
+from sparrow_supervisor.link import Group, ProtocolBroken, check
+from sparrow_supervisor.member import Member
+from sparrow_supervisor.recorder import Recorder
+
+_log = logging.getLogger(__name__)
+
+_FRAMES_A_TURN = 16
+
+
+class Intake:
+    """``tell`` takes what the core has to know; ``receipt`` takes the confirmation of an injection or an approval."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        hub: Hub,
+        tell: Callable[[str, RunInput], None],
+        greeted: Callable[[Member], None],
+        receipt: Callable[[wire.Receipt], None],
+    ) -> None:
+        self._recorder = recorder
+        self._hub = hub
+        self._tell = tell
+        self._greeted = greeted
+        self._receipt = receipt
+
+    def turn(self, member: Member) -> bool:
+        """Take a bounded number of frames of one run. True where there may be more: then call again."""
+        link = member.link
+        if link is None or member.stalled:
+            return False
+        before = self._recorder.seq(member.run)
+        taken = 0
+        while taken < _FRAMES_A_TURN and not member.stalled and (frame := link.receive()) is not None:
+            taken += 1
+            self._take(member, frame)
+        link = member.link
+        if link is None:
+            return False
+        if self._recorder.seq(member.run) != before:
+            link.acknowledge(self._recorder.seq(member.run))
+        link.pump()
+        return taken > 0
+
+    def _take(self, member: Member, frame: bytes) -> None:
+        kind, body = frame[:1], frame[1:]
+        try:
+            if kind == wire.EVENTS:
+                self._take_events(member, *wire.split_events(body))
+            elif kind == wire.HELLO:
+                self._take_hello(member, msgspec.json.decode(body, type=wire.Hello))
+            elif kind == wire.RECEIPT:
+                self._receipt(msgspec.json.decode(body, type=wire.Receipt))
+            else:
+                raise BadRequest(f"a frame of the unknown kind {kind!r}")
+        except (msgspec.DecodeError, BadRequest) as error:
+            self._break(member, f"it broke the protocol: {error}")
+
+    def _take_hello(self, member: Member, hello: wire.Hello) -> None:
+        assert member.link is not None
+        if hello.run != member.run:
+            self._break(member, "it broke the protocol: it says that it is another run")
+            return
+        if hello.protocol != wire.PROTOCOL:
+            _log.warning("run %s speaks protocol %d, we %d; going on", member.run, hello.protocol, wire.PROTOCOL)
+        recorded = self._recorder.seq(member.run)
+        if hello.last > recorded:
+            member.link.resend(recorded)
+        else:
+            member.link.acknowledge(recorded)
+        self._tell(member.run, Ready(hello.pid))
+        self._greeted(member)
+
+    def _take_events(self, member: Member, first: int, lines: bytes) -> None:
+        assert member.link is not None
+        if member.broken:
+            return
+        recorded = self._recorder.seq(member.run)
+        if first > recorded + 1:
+            member.link.resend(recorded)  # something was lost on the way, which is in the outbox
+            return
+        known = recorded + 1 - first
+        if known:
+            lines = b"\n".join(lines.split(b"\n", known)[known:])
+            if not lines:
+                member.link.acknowledge(recorded)
+                return
+        if not self.record(member, lines):
+            member.stalled = True
+
+    def record(self, member: Member, lines: bytes) -> bool:
+        """Check, record and publish lines that follow the last recorded event. False where the disk is full."""
+        first = self._recorder.seq(member.run) + 1
+        try:
+            groups = check(lines, member.run, first)
+        except ProtocolBroken as broken:
+            good = b"".join(lines.splitlines(keepends=True)[: broken.good])
+            if good and not self._keep(member, check(good, member.run, first), first):
+                return False
+            self._break(member, f"it broke the protocol: {broken.reason}")
+            return True
+        return not groups or self._keep(member, groups, first)
+
+    def _keep(self, member: Member, groups: list[Group], first: int) -> bool:
+        data = groups[0].lines if len(groups) == 1 else b"".join(group.lines for group in groups)
+        last = first - 1 + sum(len(group.events) for group in groups)
+        if not self._recorder.append(member.run, data, last, groups[-1].events[-1].ts):
+            return False
+        seq = first - 1
+        cost = member.totals.cost_usd
+        for group in groups:
+            seq += len(group.events)
+            self._hub.publish(member.run, group.kind, group.lines, seq)
+            if group.kind in totals.COUNTED:
+                totals.add(member.totals, group.events)
+        if member.totals.cost_usd != cost:
+            self._tell(member.run, Spent(member.totals.cost_usd))
+        return True
+
+    def _break(self, member: Member, reason: str) -> None:
+        if not member.broken:
+            member.broken = True
+            _log.error("run %s: %s; it is ended", member.run, reason)
+            self._tell(member.run, LimitReached("failed", reason, at_once=True))
+
+    def drain(self, member: Member) -> bool:
+        """Record what the outbox of a run that has ended still holds. False where the disk is full: then try again."""
+        path = member.folder / "outbox"
+        try:
+            outbox = Outbox(path, member.run)
+        except (OSError, ValueError):
+            return True  # it never got as far as having one
+        try:
+            while not member.broken:
+                lines = outbox.unrecorded(self._recorder.seq(member.run))[:1000]
+                if not lines:
+                    break
+                if not self.record(member, b"\n".join(lines) + b"\n"):
+                    return False
+        finally:
+            outbox.close()
+        return True

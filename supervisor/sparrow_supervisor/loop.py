@@ -1,0 +1,78 @@
+"""The loop that everything in the supervisor runs in: descriptors, work that is left, and moments. It never waits elsewhere.
+
+A callback that has more to do than one turn allows asks to be called again (``soon``), so that no socket starves another.
+That is also what an edge-triggered descriptor (ZeroMQ's) needs, since it will not tell twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import select
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+Callback = Callable[[], None]
+
+
+class Loop:
+    """Calls back until stopped. A callback that raises is logged, and stops nothing."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callback] = {}
+        self._soon: dict[Callback, None] = {}
+        self._timers: list[tuple[float, int, Callback]] = []
+        self._count = itertools.count()
+        self._stopped = False
+
+    def watch(self, fd: int, callback: Callback) -> None:
+        """Call back whenever the descriptor is readable."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._readers[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """No longer call back for a descriptor. Must come before it is closed."""
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def soon(self, callback: Callback) -> None:
+        """Call back in the next turn, once, however often this is asked."""
+        self._soon[callback] = None
+
+    def later(self, seconds: float, callback: Callback) -> None:
+        """Call back once, after so many seconds."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), callback))
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def run(self) -> None:
+        """Turn until stopped."""
+        while not self._stopped:
+            work, self._soon = self._soon, {}
+            for callback in work:
+                self._call(callback)
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                self._call(heapq.heappop(self._timers)[2])
+            for fd, _ in self._epoll.poll(self._timeout()):
+                callback = self._readers.get(fd)
+                if callback is not None:
+                    self._call(callback)
+        self._epoll.close()
+
+    def _timeout(self) -> float | None:
+        if self._soon or self._stopped:
+            return 0.0
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    @staticmethod
+    def _call(callback: Callback) -> None:
+        try:
+            callback()
+        except Exception:  # no input, from wherever, stops the supervisor: what a callback did not foresee is logged
+            _log.exception("a callback failed; the supervisor goes on")
