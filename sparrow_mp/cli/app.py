@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -64,6 +63,8 @@ class Verbs(click.Group):
         """As click does it, with the nearest verb in the message."""
         name = args[0]
         if name not in VERBS and name not in ALIASES and not name.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(name, [*VERBS, *ALIASES], n=1)
             ctx.fail(f"There is no command `{name}`{f'; did you mean `{near[0]}`?' if near else '.'}")
         return super().resolve_command(ctx, args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +58,7 @@ def command(
             for run in runs:
                 out(run.run)
         else:
-            width = shutil.get_terminal_size().columns if on_terminal(sys.stdout) else None
+            width = os.get_terminal_size(sys.stdout.fileno()).columns if on_terminal(sys.stdout) else None
             out("\n".join(runs_table(runs, width=width, colour=coloured(sys.stdout))))
 
 
@@ -114,7 +114,6 @@ def _watch(fetch: Callable[[], list[RunRecord]]) -> None:
 @contextmanager
 def _single_keys() -> Iterator[Callable[[float], str]]:
     """Read keys without Enter: yields a function that waits so long for one, and gives it or an empty text."""
-    import os
     import select
     import termios
     import time

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import unicodedata
 from datetime import UTC, datetime
 
 from sparrow_mp.wire import RunRecord
@@ -151,6 +149,8 @@ def columns(text: str) -> int:
     """How many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -165,6 +165,8 @@ def _visible(char: str) -> str:
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return f" ({signal.Signals(number).name})"
     except ValueError:

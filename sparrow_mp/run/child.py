@@ -144,8 +144,8 @@ def _resolve(engine: Any, context: RunContext) -> Any:
         return engine
     try:
         return find(context)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a user's module may raise anything while it is imported
-        traceback.print_exc()
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+        _print_traceback(error)
         raise Rejected(f"cannot load {context.task}: {type(error).__name__}: {error}") from None
 
 
@@ -172,9 +172,24 @@ def _call(function: Any, context: RunContext, channel: Channel) -> int:
         return _interrupted(context) if context.interrupted else 1
     except BaseException as error:  # the boundary of the engine: it failed, which is told as any command's failure is
         channel.send(raised=f"{type(error).__name__}: {error}")
-        traceback.print_exc()
+        _print_traceback(error)
         return 1
     return 0
+
+
+def _print_traceback(error: BaseException) -> None:
+    """The engine's own part of the traceback, from the first frame that is not ours; nothing where there is none."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    frames = error.__traceback__
+    while frames is not None and _within(frames.tb_frame.f_code.co_filename, ours):
+        frames = frames.tb_next
+    if frames is not None:
+        traceback.print_exception(error.with_traceback(frames))
+
+
+def _within(file: str, folder: str) -> bool:
+    """Whether a frame's file is in the folder, or in the interpreter's machinery that imports and awaits."""
+    return file.startswith((folder, "<frozen importlib")) or f"{os.sep}asyncio{os.sep}" in file
 
 
 async def _cooperatively(coroutine: Any, context: RunContext) -> Any:

@@ -37,6 +37,6 @@ def load_engine(name: str) -> Any:
     module, _, attribute = value.partition(":")
     try:
         engine = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # noqa: BLE001  a foreign package may raise anything while it is imported
+    except Exception as error:  # a foreign package may raise anything while it is imported
         raise EngineMissing(f"engine `{name}` cannot be loaded: {type(error).__name__}: {error}") from error
     return engine() if name in BUILT_IN else engine

@@ -7,6 +7,7 @@ import select
 import shutil
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,7 +40,7 @@ def adopt(reactor: Reactor) -> None:
         reactor.heard_of_zygote(body, fd)
     if rows:
         _log.info("adopted %d runs of an earlier supervisor", len(rows))
-    _sweep_folders(reactor)
+    _sweep(reactor)
 
 
 def readopt(reactor: Reactor) -> None:
@@ -116,12 +117,12 @@ def _look_for_monitor(reactor: Reactor, member: Member) -> None:
     reactor.tell(member.run, Exited(status, account))
 
 
-def _sweep_folders(reactor: Reactor) -> None:
-    """Working folders that no live run has: a supervisor died between making one and saying yes."""
-    try:
-        found = list(reactor.places.runs.iterdir())
-    except OSError:
-        return
-    for folder in found:
+def _sweep(reactor: Reactor) -> None:
+    """What no live run has: a working folder (a supervisor died between making one and saying yes), a socket's file."""
+    for folder in reactor.places.runs.iterdir():
         if folder.name not in reactor.members:
             shutil.rmtree(folder, ignore_errors=True)
+    wanted = {Path(member.endpoint.removeprefix("ipc://")) for member in reactor.members.values()}
+    for path in reactor.places.endpoints.iterdir():
+        if path not in wanted:
+            path.unlink(missing_ok=True)

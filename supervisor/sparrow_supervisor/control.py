@@ -32,6 +32,7 @@ class Control:
         """Bind; ``decide`` answers a request or raises SparrowError. Raises zmq.ZMQError, StateError."""
         check_address(places.runtime / "control.sock", "the control socket")
         self._decide = decide
+        self._path = places.runtime / "control.sock"
         self._socket = context.socket(zmq.ROUTER)
         self._socket.set(zmq.LINGER, 500)
         self._socket.set(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
@@ -78,4 +79,6 @@ class Control:
             answer(wire.refused("internal", f"the supervisor failed at this request ({type(error).__name__}); its log says more"))
 
     def close(self) -> None:
+        """Close, and see that no socket file stays."""
         self._socket.close()
+        self._path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ class Hub:
         self._socket.set(zmq.MAXMSGSIZE, 1 << 16)
         self._socket.set(zmq.IPC_FILTER_UID, os.geteuid())
         self._socket.bind(places.events)
+        self._path = places.runtime / "events.sock"
         self._changed: dict[str, int] = {}
 
     def publish(self, run: str, kind: str, lines: bytes, last: int) -> None:
@@ -38,4 +39,6 @@ class Hub:
             self._socket.send_multipart((b"heads", wire.encode({"type": "Heads", "runs": changed})), zmq.NOBLOCK)
 
     def close(self) -> None:
+        """Close, and see that no socket file stays."""
         self._socket.close()
+        self._path.unlink(missing_ok=True)

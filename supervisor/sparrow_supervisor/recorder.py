@@ -135,7 +135,7 @@ class _Syncer(threading.Thread):
         self._lock = threading.Lock()
         self._dirty: set[int] = set()
         self._closing: set[int] = set()
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self._work = threading.Event()
         self.start()
 
@@ -154,14 +154,14 @@ class _Syncer(threading.Thread):
 
     def stop(self) -> None:
         """Sync what is left, and end."""
-        self._stop.set()
+        self._ending.set()
         self._work.set()
         self.join()
 
     def run(self) -> None:
         while True:
             self._work.wait()
-            self._stop.wait(_SYNC_EVERY_S)
+            self._ending.wait(_SYNC_EVERY_S)
             self._work.clear()
             with self._lock:
                 dirty, self._dirty = self._dirty, set()
@@ -170,7 +170,7 @@ class _Syncer(threading.Thread):
                 self._quietly(os.fdatasync, fd)
             for fd in closing:
                 self._quietly(os.close, fd)
-            if self._stop.is_set() and not self._dirty and not self._closing:
+            if self._ending.is_set() and not self._dirty and not self._closing:
                 return
 
     @staticmethod
