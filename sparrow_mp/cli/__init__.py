@@ -5,6 +5,7 @@ This file stays empty but for the entry point, so that `sparrow --version` reads
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -15,6 +16,7 @@ def main() -> None:
 
         sys.stdout.write(f"sparrow {__version__}\n")
         sys.exit(0)
+    gc.set_threshold(50_000)  # what is imported is no garbage: looking for some costs a twentieth of a short command
     from sparrow_mp.cli.app import run_cli
 
     sys.exit(run_cli())

@@ -11,7 +11,7 @@ import click
 
 from sparrow_mp._version import __version__
 from sparrow_mp.cli.common import example
-from sparrow_mp.cli.output import say
+from sparrow_mp.cli.output import drop_output, say
 from sparrow_mp.errors import SparrowError
 
 VERBS = {
@@ -96,7 +96,7 @@ def run_cli(args: Sequence[str] | None = None) -> int:
             return _complete()
         return _invoke(list(sys.argv[1:] if args is None else args))
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         return 0  # whoever read has read enough
     except KeyboardInterrupt:
         return 130
@@ -150,13 +150,3 @@ def _complete() -> int:
     from click.shell_completion import shell_complete
 
     return shell_complete(cli, {}, "sparrow", _COMPLETE, os.environ[_COMPLETE])
-
-
-def _drop_output() -> None:
-    """Nobody reads any more: let nothing complain about it, the interpreter's last flush neither."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.dup2(nowhere, stream.fileno())
-        except (OSError, ValueError, AttributeError):
-            continue  # closed, or no file at all

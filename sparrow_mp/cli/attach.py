@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import click
 
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_live
 from sparrow_mp.cli.output import on_terminal, say
-from sparrow_mp.cli.words import ending, exit_code, short
+from sparrow_mp.cli.words import short
 from sparrow_mp.errors import NotRunning, SparrowError
 from sparrow_mp.wire import LIVE_STATUSES
 
@@ -45,16 +47,10 @@ def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
         threading.Thread(target=_hand_over, args=(record.run, people), name="stdin", daemon=True).start()
         try:
             # What was typed is on the terminal already: do not show it again.
-            outcome = follow(
-                client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people
-            )
+            return follow(client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people)
         except KeyboardInterrupt:
             say(f"left run {short(record.run)} alone")
             return 0
-    if outcome is None:
-        return 1
-    say(f"run {short(record.run)} {ending(outcome.status, outcome.exit_code, outcome.signal, outcome.reason)}")
-    return exit_code(outcome.status, outcome.exit_code, outcome.signal)
 
 
 def _hand_over(run: str, people: bool) -> None:
@@ -63,8 +59,8 @@ def _hand_over(run: str, people: bool) -> None:
         return
     try:
         client = connect_running()
-        for line in sys.stdin.buffer:
-            client.inject(run, line.decode("utf-8", "replace").rstrip("\r\n"))
+        for line in _lines():
+            client.inject(run, line)
         if people:
             client.inject(run, eof=True)
             say("its input is ended; Ctrl-C leaves it")
@@ -74,3 +70,14 @@ def _hand_over(run: str, people: bool) -> None:
         pass  # standard input cannot be read: then only follow
     except SparrowError as error:
         say(f"could not inject: {error.message}")
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input. Read without sys.stdin: a thread that waits in there would hold up our own end."""
+    rest = b""
+    while data := os.read(0, 65536):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").removesuffix("\r")
+    if rest:
+        yield rest.decode("utf-8", "replace")

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sparrow_mp import events as ev
-from sparrow_mp.cli.output import out_json, say
-from sparrow_mp.cli.screen import FollowView
+from sparrow_mp.cli.output import on_terminal, out_json, say, write
+from sparrow_mp.cli.screen import FollowView, finish_line
+from sparrow_mp.cli.words import ending, exit_code, short
 from sparrow_mp.errors import NotRunning, SparrowError
 
 if TYPE_CHECKING:
@@ -33,17 +34,15 @@ class Detached(Exception):  # not an error: the user asked for it
     """The user wants to leave the run alone."""
 
 
-def follow(
-    client: Client, run: str, *, since: int = 0, as_json: bool = False, injected: bool = True
-) -> ev.Outcome | None:
-    """Show a run's events until its last one. Returns how it ended (None where its record ends without saying)."""
+def follow(client: Client, run: str, *, since: int = 0, as_json: bool = False, injected: bool = True) -> int:
+    """Show a run's events until its last one, and tell how it ended. Returns the exit code that this stands for."""
     outcome: ev.Outcome | None = None
     if as_json:
         for line in client.lines(run, since=since):
             out_json(line)
             if b'"RunFinished"' in line[:32]:
                 outcome = _outcome(line)
-        return outcome
+        return tell_end(run, outcome)
     view = FollowView(injected=injected)
     try:
         for line in client.lines(run, since=since):
@@ -59,7 +58,21 @@ def follow(
                 say(f"run {run[:8]} waits for a free place; it is number {event.position} in the queue")
     finally:
         view.close()
-    return outcome
+    return tell_end(run, outcome, view.last_error)
+
+
+def tell_end(run: str, outcome: ev.Outcome | None, told: str = "") -> int:
+    """Say how the run ended where that was not well (``told``: what has been said already); the exit code."""
+    if outcome is None:
+        say(f"the record of run {short(run)} ends without saying how it ended")
+        return 1
+    code = exit_code(outcome.status, outcome.exit_code, outcome.signal)
+    if code:
+        reason = outcome.reason if outcome.reason != told else None
+        say(f"run {short(run)} {ending(outcome.status, outcome.exit_code, outcome.signal, reason)}")
+    elif on_terminal(sys.stderr) and (outcome.cost_usd or outcome.tokens.input or outcome.diffs):
+        write(sys.stderr, f"{finish_line(outcome)}\n")
+    return code
 
 
 def _outcome(line: bytes) -> ev.Outcome | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,12 @@ import click
 
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_engines
-from sparrow_mp.cli.output import on_terminal, out, out_json, say, write
+from sparrow_mp.cli.output import drop_output, out, out_json, say
 from sparrow_mp.cli.values import DURATION, parse_env
-from sparrow_mp.cli.words import clean, ending, exit_code, short
+from sparrow_mp.cli.words import clean, short
 from sparrow_mp.errors import BadRequest
 
 if TYPE_CHECKING:
-    from sparrow_mp import events as ev
     from sparrow_mp.client import Client
 
 BROKEN_PIPE = 141
@@ -178,7 +176,7 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
             forwarding = request["stdin"] == "pipe" and stdin_to_forward()
             if forwarding:
                 forward_stdin(run, connect_running)
-            outcome = follow(client, run, as_json=as_json, injected=not forwarding)
+            return follow(client, run, as_json=as_json, injected=not forwarding)
     except Detached:
         if not run:
             raise KeyboardInterrupt from None
@@ -187,25 +185,5 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
     except BrokenPipeError:
         # In a shell the program itself would meet the closed pipe and end; here it must be told.
         client.interrupt(run, message="nobody reads its output any more")
-        raise _PipeClosed from None
-    return _end(run, outcome)
-
-
-class _PipeClosed(BrokenPipeError):
-    """The reader of our output has left; the run has been interrupted."""
-
-    exit_code = BROKEN_PIPE
-
-
-def _end(run: str, outcome: ev.Outcome | None) -> int:
-    if outcome is None:
-        say(f"the record of run {short(run)} ends without saying how it ended")
-        return 1
-    code = exit_code(outcome.status, outcome.exit_code, outcome.signal)
-    if code:
-        say(f"run {short(run)} {ending(outcome.status, outcome.exit_code, outcome.signal, outcome.reason)}")
-    elif on_terminal(sys.stderr) and (outcome.cost_usd or outcome.tokens.input or outcome.diffs):
-        from sparrow_mp.cli.screen import finish_line
-
-        write(sys.stderr, f"{finish_line(outcome)}\n")
-    return code
+        drop_output()
+        return BROKEN_PIPE

@@ -34,6 +34,8 @@ class FollowView:
         self._injected = injected
         self._unfinished = {"stdout": False, "stderr": False}
         self._thinking = False
+        self.last_error = ""
+        """The last error that was shown, so that the end of the run need not say it again."""
 
     def show(self, event: ev.AnyEvent) -> None:
         """Write the event where it belongs."""
@@ -49,6 +51,8 @@ class FollowView:
             self._bar.show(event)
         elif isinstance(event, ev.ThinkingDelta | ev.ReasoningDelta):
             self._think(event.text)
+        elif isinstance(event, ev.Error):
+            self._complain(event)
         elif not self._is_left_out(event):
             self._write_lines(render_event(event))
 
@@ -63,6 +67,15 @@ class FollowView:
         if isinstance(event, ev.Message) and event.role == "user":
             return not (self._injected and self._people)
         return isinstance(event, ev.RunQueued)
+
+    def _complain(self, event: ev.Error) -> None:
+        """Errors are words to the user. That it was interrupted is told at its end, which comes right after."""
+        if event.message == "interrupted" or event.message.startswith("interrupted: "):
+            return
+        self._end_lines()
+        self._bar.clear()
+        self.last_error = event.message
+        write(sys.stderr, "".join(f"{paint(line, coloured(sys.stderr))}\n" for line in render_event(event)))
 
     def _think(self, text: str) -> None:
         """Thoughts come in fragments: they are joined."""

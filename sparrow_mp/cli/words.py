@@ -31,7 +31,7 @@ def ending(status: str, code: int | None, killed_by: int | None, reason: str | N
     why = [reason] if reason else []
     if killed_by and status not in ("interrupted", "timed_out"):
         why.append(f"signal {killed_by}{_signal_name(killed_by)}")
-    elif code and status != "completed":
+    elif code and status not in ("completed", "rejected"):
         why.append(f"exit code {code}")
     return clean(f"{status.replace('_', ' ')}{': ' if why else ''}{', '.join(why)}")
 
