@@ -136,9 +136,13 @@ def split_address(address: str, path: Path) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     host = host.strip("[]")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{path}: `ndjson.tcp` is `{address}`; write HOST:PORT, such as 127.0.0.1:9337, or leave it empty")
+        raise ConfigError(
+            f"{path}: `ndjson.tcp` is `{address}`; write HOST:PORT, such as 127.0.0.1:9337, or leave it empty"
+        )
     if host not in ("127.0.0.1", "::1", "localhost"):
-        raise ConfigError(f"{path}: `ndjson.tcp` is `{address}`; sparrow listens on this machine only: use 127.0.0.1 or [::1]")
+        raise ConfigError(
+            f"{path}: `ndjson.tcp` is `{address}`; sparrow listens on this machine only: use 127.0.0.1 or [::1]"
+        )
     return host, int(port)
 
 

@@ -93,7 +93,7 @@ class Outcome(Part, kw_only=True):
     status: str
     cost_usd: float = msgspec.field(default_factory=lambda: 0.0)
     tokens: Tokens = msgspec.field(default_factory=Tokens)
-    diffs: list[DiffStat] = msgspec.field(default_factory=lambda: [])
+    diffs: list[DiffStat] = msgspec.field(default_factory=list)
     duration_ms: int = msgspec.field(default_factory=lambda: 0)
     forced: bool = msgspec.field(default_factory=lambda: False)
     exit_code: int | None = None

@@ -36,6 +36,7 @@ class Places:
 
     @property
     def index(self) -> Path:
+        """The SQLite file that the runs are found by."""
         return self.state / "index.db"
 
     @property
@@ -45,6 +46,7 @@ class Places:
 
     @property
     def transcripts(self) -> Path:
+        """The folder with one folder for each run's record."""
         return self.state / "transcripts"
 
     @property
@@ -59,14 +61,17 @@ class Places:
 
     @property
     def control(self) -> str:
+        """The address of the control socket."""
         return f"ipc://{self.runtime / 'control.sock'}"
 
     @property
     def events(self) -> str:
+        """The address of the event socket."""
         return f"ipc://{self.runtime / 'events.sock'}"
 
     @property
     def zygote_socket(self) -> Path:
+        """Where the zygote listens."""
         return self.runtime / "zygote.sock"
 
     @property
@@ -75,9 +80,11 @@ class Places:
         return self.runtime / "r"
 
     def transcript(self, run: str) -> Path:
+        """The folder of a run's record."""
         return self.transcripts / run
 
     def run_folder(self, run: str) -> Path:
+        """The working folder of a run that has not ended."""
         return self.runs / run
 
     def endpoint(self, run: str) -> str:
@@ -122,7 +129,9 @@ def secure_folder(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise StateError(f"{path} is not a folder; move it away or choose another place")
     if found.st_uid != os.geteuid():
-        raise StateError(f"{path} belongs to user {found.st_uid}, not to you ({os.geteuid()}); choose a folder of your own")
+        raise StateError(
+            f"{path} belongs to user {found.st_uid}, not to you ({os.geteuid()}); choose a folder of your own"
+        )
     if found.st_mode & 0o077:
         raise StateError(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); close it: chmod 700 {path}"

@@ -149,9 +149,9 @@ def _approval_requested(e: ev.ApprovalRequested) -> list[Line]:
     about = ", ".join(_name(word) for word in (e.tool, e.risk) if word)
     head: Line = [("approval needed: ", "bold red" if e.risk == "Destructive" else "bold cyan"), (clean(e.summary), "")]
     head.append((f" ({about})" if about else "", RISK_STYLES.get(e.risk or "", "dim")))
-    if e.run:
-        head.append((f"; answer with: sparrow approve {e.run[:8]} {_name(e.id)}, or sparrow deny", "dim"))
-    return [head]
+    if not e.run:
+        return [head]
+    return [head, [(f"  answer with: sparrow approve {e.run[:8]} {_name(e.id)}, or sparrow deny", "dim")]]
 
 
 def _approval_resolved(e: ev.ApprovalResolved) -> list[Line]:

@@ -9,4 +9,5 @@ class CommandEngine:
     """Runs ``argv``. Its standard input is a pipe; an injected message is one line in it."""
 
     def command(self, run: RunContext) -> list[str]:
+        """What to execute."""
         return run.argv or []

@@ -30,6 +30,7 @@ class PythonEngine:
     """Calls a function with the RunContext: forked from the zygote, or exec'd where the caller has another Python."""
 
     def command(self, run: RunContext) -> list[str] | None:
+        """The interpreter to execute, where the task wants another one than this."""
         return None if run.interpreter is None else [run.interpreter, "-c", _BOOTSTRAP]
 
     def find(self, run: RunContext) -> Any:

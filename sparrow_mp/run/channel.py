@@ -25,6 +25,7 @@ class Channel:
         self._out = b""
 
     def fileno(self) -> int:
+        """For select and epoll."""
         return self.socket.fileno()
 
     def send(self, **body: Any) -> None:

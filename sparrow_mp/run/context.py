@@ -10,9 +10,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sparrow_mp.events import ApprovalRequested, Autonomy, Decision, Event, Risk, Unknown
 from sparrow_mp.run.channel import Channel
@@ -79,22 +79,20 @@ class RunContext:
 
     def emit_many(self, events: Sequence[Event | Unknown]) -> None:
         """Record several events in their order; much faster than one by one. Raises as ``emit`` does, before any is recorded
-        for what is no event; for one that is too large, those before it are recorded."""
+        for what is no event; for one that is too large, those before it are recorded.
+        """
         for event in events:
             if not isinstance(event, (Event, Unknown)):
                 raise TypeError(f"not an event: {type(event).__name__}; emit a struct of sparrow_mp, or Custom")
         if os.getpid() != self._process:
             raise RuntimeError("this process was forked by the engine; only the engine's own process may emit events")
-        done = self._outbox.append(events)
-        while done < len(events):
-            events = events[done:]
-            done = self._outbox.append(events)
-            if not done:
-                # Full: the supervisor is behind or away, or the disk is full. Nobody signals room, hence the short wait.
-                if self._interrupted.wait(_FULL_WAIT_S):
-                    done = self._outbox.append(events)
-                    if not done:
-                        raise Interrupted(self._words)
+        left = events
+        while left:
+            done = self._outbox.append(left)
+            left = left[done:]
+            # Full: the supervisor is behind or away, or the disk is full. Nobody signals room, hence the short wait.
+            if left and not done and self._interrupted.wait(_FULL_WAIT_S):
+                raise Interrupted(self._words)
 
     # ── interruption ──
 
@@ -136,7 +134,7 @@ class RunContext:
         """Wait for an injected message, at most ``timeout`` seconds; None where none came. Raises Interrupted."""
         return self._await(lambda: self._inbox.popleft() if self._inbox else None, timeout)
 
-    async def next_message_async(self, timeout: float | None = None) -> str | None:
+    async def next_message_async(self, timeout: float | None = None) -> str | None:  # noqa: ASYNC109  as the sync one
         """``next_message`` for an async engine."""
         return await self._await_async(lambda: self._inbox.popleft() if self._inbox else None, timeout)
 
@@ -147,14 +145,19 @@ class RunContext:
     ) -> Decision:
         """Ask for an approval and wait for the decision; after ``timeout`` seconds it is ``Deny``. Raises Interrupted."""
         request = self._request(summary, tool, risk)
-        return self._await(lambda: self._decisions.pop(request, None), timeout) or "Deny"
+        return cast(Decision, self._await(lambda: self._decisions.pop(request, None), timeout) or "Deny")
 
     async def ask_async(
-        self, summary: str, tool: str | None = None, risk: Risk | None = None, timeout: float | None = None
+        self,
+        summary: str,
+        tool: str | None = None,
+        risk: Risk | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  as the sync one: None of it is an error here, but an answer
     ) -> Decision:
         """``ask`` for an async engine."""
         request = self._request(summary, tool, risk)
-        return await self._await_async(lambda: self._decisions.pop(request, None), timeout) or "Deny"
+        decision = await self._await_async(lambda: self._decisions.pop(request, None), timeout)
+        return cast(Decision, decision or "Deny")
 
     def _request(self, summary: str, tool: str | None, risk: Risk | None) -> str:
         request = uuid.uuid4().hex[:8]
@@ -168,13 +171,12 @@ class RunContext:
         """Sort what the monitor has sent. Only one thread is in here at a time."""
         with self._reading:
             if self._has_reader:
-                if wait_s:
-                    self._reading.wait(wait_s)
+                self._reading.wait(wait_s)
                 return
             self._has_reader = True
         try:
             if wait_s:
-                select.select([self._channel, self._poke_in], [], [], wait_s)
+                select.select([self._channel.socket, self._poke_in], [], [], wait_s)
             for body in self._channel.receive():
                 self._sort(body)
         finally:
@@ -191,7 +193,7 @@ class RunContext:
             self._words = str(body["interrupt"])
             self._interrupted.set()
 
-    def _await(self, look: Any, timeout: float | None) -> Any:
+    def _await(self, look: Callable[[], str | None], timeout: float | None) -> str | None:
         """Wait until ``look`` gives something other than None."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self._take()
@@ -206,7 +208,11 @@ class RunContext:
                 return None
             self._take(left)
 
-    async def _await_async(self, look: Any, timeout: float | None) -> Any:
+    async def _await_async(
+        self,
+        look: Callable[[], str | None],
+        timeout: float | None,  # noqa: ASYNC109  as above
+    ) -> str | None:
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:

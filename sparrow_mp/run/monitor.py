@@ -24,7 +24,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp import wire
-from sparrow_mp.events import AnyEvent, ApprovalResolved, Message, Output, RunStarted
+from sparrow_mp.events import AnyEvent, ApprovalResolved, Message, Output, RunStarted, Stream
 from sparrow_mp.run import alive
 from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.child import Rejected, run_engine
@@ -45,7 +45,7 @@ _PIPE_BYTES = 1 << 18
 class _Pipe:
     """One of the run's output streams."""
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: Stream, fd: int) -> None:
         self.name = name
         self.fd = fd
         self.splitter = LineSplitter()
@@ -150,8 +150,8 @@ class Monitor:
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             self._outbox.close()
-            for number, fd in enumerate((stdin, stdout, stderr)):
-                os.dup2(fd, number)
+            for standard, fd in enumerate((stdin, stdout, stderr)):
+                os.dup2(fd, standard)
             os.environ.clear()
             os.environ.update(self._spec.env)
             try:
@@ -255,8 +255,7 @@ class Monitor:
             self._printed(pipe, pipe.splitter.feed(data))
 
     def _printed(self, pipe: _Pipe, pieces: list[tuple[str, bool]]) -> None:
-        name = "stdout" if pipe.name == "stdout" else "stderr"
-        self._pending.extend((Output(stream=name, text=text, partial=partial), None) for text, partial in pieces)
+        self._pending.extend((Output(stream=pipe.name, text=text, partial=partial), None) for text, partial in pieces)
 
     def _flush_prompts(self) -> None:
         now = time.monotonic()
@@ -305,8 +304,8 @@ class Monitor:
             return
         is_command = self._takes_lines
         if (is_command or asked.data is not None or asked.eof) and (self._stdin < 0 or self._stdin_ends):
-            text = "its standard input is closed (--stdin null, or --eof was given)"
-            self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=f"the run takes no input: {text}"))
+            reason = "the run takes no input: its standard input is closed (--stdin null, or --eof was given)"
+            self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=reason))
             return
         self._seen.add(asked.id)
 

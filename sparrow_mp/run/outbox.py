@@ -96,6 +96,7 @@ class Outbox:
 
     @property
     def descriptor(self) -> int:
+        """The file's descriptor."""
         return self._fd
 
     @property
@@ -168,7 +169,9 @@ class Outbox:
             if len(line) > MAX_EVENT_BYTES:
                 if lines:
                     break
-                raise ValueError(f"an event may have {MAX_EVENT_BYTES} bytes, this {type(event).__name__} has {len(line)}")
+                raise ValueError(
+                    f"an event may have {MAX_EVENT_BYTES} bytes, this {type(event).__name__} has {len(line)}"
+                )
             if size + len(line) + 1 > room or (size > _BATCH_BYTES):
                 break
             lines.append(line)

@@ -107,6 +107,7 @@ class Uplink:
 
     @property
     def silence_allowed(self) -> float:
+        """Seconds of silence after which the socket is opened anew."""
         return _SILENCE_S
 
     def reopen(self) -> None:

@@ -47,15 +47,23 @@ class AdaptersProcess:
             "unix": str(unix),
             "stall_timeout": config.ndjson.stall_timeout,
         }
-        self._command = [sys.executable, "-P", "-m", "sparrow_supervisor.adapters", msgspec.json.encode(settings).decode()]
+        self._command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "sparrow_supervisor.adapters",
+            msgspec.json.encode(settings).decode(),
+        ]
         self._start()
 
     @property
     def pid(self) -> int | None:
+        """The process, None before the first start."""
         return self._process.pid if self._process is not None else None
 
     @property
     def gone(self) -> bool:
+        """Whether no adapters run."""
         return self._process is None or self._process.poll() is not None
 
     def _start(self) -> None:
@@ -91,7 +99,9 @@ class AdaptersProcess:
 
     def _lost(self) -> None:
         self._loop.unwatch(self._fd)
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
         if not self._ending:

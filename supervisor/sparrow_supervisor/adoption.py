@@ -79,7 +79,9 @@ def _adopt_one(reactor: Reactor, row: sqlite3.Row, *, known: bool) -> None:
     reactor.delivery.recall(member)
     spawned = known or not (member.folder / "spec.json").exists()
     phase = row["status"] if spawned and row["status"] in LIVE_STATUSES else "queued"
-    asked: tuple[Status, str] | None = msgspec.json.decode(row["asked"], type=tuple[Status, str]) if row["asked"] else None
+    asked: tuple[Status, str] | None = (
+        msgspec.json.decode(row["asked"], type=tuple[Status, str]) if row["asked"] else None
+    )
     terms = msgspec.json.decode(row["terms"], type=Terms)
     reactor.feed(Found(run, terms, phase, row["started"], asked))
     if spawned and not known:

@@ -76,7 +76,11 @@ class Control:
             answer(wire.refused(error.code, error.message))
         except Exception as error:  # no request stops the supervisor: what nobody foresaw is answered and logged
             _log.exception("a request failed")
-            answer(wire.refused("internal", f"the supervisor failed at this request ({type(error).__name__}); its log says more"))
+            answer(
+                wire.refused(
+                    "internal", f"the supervisor failed at this request ({type(error).__name__}); its log says more"
+                )
+            )
 
     def close(self) -> None:
         """Close, and see that no socket file stays."""

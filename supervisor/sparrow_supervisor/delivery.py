@@ -66,7 +66,12 @@ class Delivery:
         now = time.monotonic()
         for parcel in self._parcels.values():
             member = self._members.get(parcel.run)
-            if member is not None and member.link is not None and member.link.pump() and now - parcel.sent_at > _REPEAT_AFTER_S:
+            if (
+                member is not None
+                and member.link is not None
+                and member.link.pump()
+                and now - parcel.sent_at > _REPEAT_AFTER_S
+            ):
                 parcel.sent_at = now
                 member.link.send(parcel.frame)
 

@@ -115,9 +115,7 @@ class Desk:
     # ── looking ──
 
     def _list(self, asked: wire.List, answer: Answer) -> None:
-        rows = self._reactor.index.rows(
-            everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit
-        )
+        rows = self._reactor.index.rows(everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit)
         answer(wire.ok(runs=[self._record(row) for row in rows]))
 
     def _get(self, asked: wire.Get, answer: Answer) -> None:
@@ -141,7 +139,9 @@ class Desk:
         folder = self._reactor.places.transcript(row["run"])
         first = transcript.first_seq(folder)
         if asked.since + 1 < first:
-            raise error_from_code("gone", f"events up to {first - 1} have been pruned; the first there is has seq {first}")
+            raise error_from_code(
+                "gone", f"events up to {first - 1} have been pruned; the first there is has seq {first}"
+            )
         lines: list[bytes] = []
         size = 0
         limit = max(1, min(asked.limit, 10_000))
@@ -190,7 +190,9 @@ class Desk:
             raise BadRequest("nothing to inject; give a text")
         size = len((asked.text or "").encode("utf-8", "surrogatepass")) + len(asked.data or b"")
         if size > _MAX_TEXT_BYTES:
-            raise TooLarge(f"the message has {size} bytes, the limit is {_MAX_TEXT_BYTES}; put it into a file and name that")
+            raise TooLarge(
+                f"the message has {size} bytes, the limit is {_MAX_TEXT_BYTES}; put it into a file and name that"
+            )
         request = self._reactor.delivery.new_id()
         body = wire.InjectFrame(id=request, text=asked.text, data=asked.data, eof=asked.eof)
         self._reactor.delivery.post(member, request, wire.frame(wire.INJECT, body), answer)

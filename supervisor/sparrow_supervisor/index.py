@@ -45,18 +45,19 @@ class Index:
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
+        """Give the connection back."""
         self._db.close()
 
     def insert(self, **fields: Any) -> None:
         """A new run."""
         names = ", ".join(fields)
         marks = ", ".join("?" * len(fields))
-        self._db.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", tuple(fields.values()))  # noqa: S608  our names
+        self._db.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", tuple(fields.values()))
 
     def save(self, run: str, **fields: Any) -> None:
         """New values for a run."""
         names = ", ".join(f"{name} = ?" for name in fields)
-        self._db.execute(f"UPDATE runs SET {names} WHERE run = ?", (*fields.values(), run))  # noqa: S608  our names
+        self._db.execute(f"UPDATE runs SET {names} WHERE run = ?", (*fields.values(), run))
 
     def delete(self, run: str) -> None:
         """Forget a run that has ended."""
@@ -92,10 +93,14 @@ class Index:
                 return _row(matches[0])
             if matches:
                 some = ", ".join(match["run"][: max(8, len(ref) + 2)] for match in matches[:5])
-                raise AmbiguousRun(f"{ref} fits more than one run ({some}{', …' if len(matches) > 5 else ''}); use more of it")
+                raise AmbiguousRun(
+                    f"{ref} fits more than one run ({some}{', …' if len(matches) > 5 else ''}); use more of it"
+                )
         raise NoSuchRun(f"No active run with id {ref}")
 
-    def rows(self, *, everything: bool, status: str | None, label: str | None, limit: int | None) -> Iterator[sqlite3.Row]:
+    def rows(
+        self, *, everything: bool, status: str | None, label: str | None, limit: int | None
+    ) -> Iterator[sqlite3.Row]:
         """Rows in the order of their creation, the newest ``limit`` of them."""
         where, values = ["1"], []
         if not everything and status is None:
@@ -106,8 +111,8 @@ class Index:
         if label is not None:
             where.append("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ?)")
             values.append(label)
-        query = f"SELECT * FROM runs WHERE {' AND '.join(where)} ORDER BY created_at DESC, run LIMIT ?"  # noqa: S608  ours
-        found = self._db.execute(query, (*values, -1 if limit is None else limit)).fetchall()
+        query = f"SELECT * FROM runs WHERE {' AND '.join(where)} ORDER BY created_at DESC, run LIMIT ?"
+        found: list[sqlite3.Row] = self._db.execute(query, (*values, -1 if limit is None else limit)).fetchall()
         return reversed(found)
 
     def counts(self) -> dict[str, int]:
@@ -117,12 +122,15 @@ class Index:
     # ── injections and approvals that the run has not confirmed ──
 
     def add_pending(self, request: str, run: str, frame: bytes) -> None:
+        """Keep what is on its way to a run."""
         self._db.execute("INSERT INTO pending VALUES (?, ?, ?)", (request, run, frame))
 
     def drop_pending(self, request: str) -> None:
+        """The run has it."""
         self._db.execute("DELETE FROM pending WHERE id = ?", (request,))
 
     def drop_pending_of(self, run: str) -> None:
+        """The run has ended."""
         self._db.execute("DELETE FROM pending WHERE run = ?", (run,))
 
     def pending(self, run: str) -> list[tuple[str, bytes]]:

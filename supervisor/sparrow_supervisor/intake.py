@@ -41,21 +41,27 @@ class Intake:
 
     def turn(self, member: Member) -> bool:
         """Take a bounded number of frames of one run. True where there may be more: then call again."""
-        link = member.link
-        if link is None or member.stalled:
+        if member.link is None or member.stalled:
             return False
         before = self._recorder.seq(member.run)
         taken = 0
-        while taken < _FRAMES_A_TURN and not member.stalled and (frame := link.receive()) is not None:
+        while taken < _FRAMES_A_TURN and (frame := self._next(member)) is not None:
             taken += 1
             self._take(member, frame)
-        link = member.link
-        if link is None:
-            return False
-        if self._recorder.seq(member.run) != before:
-            link.acknowledge(self._recorder.seq(member.run))
-        link.pump()
+        self._respond(member, before)
         return taken > 0
+
+    def _respond(self, member: Member, before: int) -> None:
+        """Acknowledge what was recorded in this turn, unless what the run said has ended it."""
+        recorded = self._recorder.seq(member.run)
+        if member.link is not None:
+            if recorded != before:
+                member.link.acknowledge(recorded)
+            member.link.pump()
+
+    @staticmethod
+    def _next(member: Member) -> bytes | None:
+        return member.link.receive() if member.link is not None and not member.stalled else None
 
     def _take(self, member: Member, frame: bytes) -> None:
         kind, body = frame[:1], frame[1:]

@@ -68,7 +68,12 @@ def _check_slowly(lines: bytes, run: str, first: int) -> list[Group]:
             event = events.decode(line)
         except EventError as refused:
             ts = checked[-1][1].ts if checked else ""
-            event = Error(run=run, seq=seq, ts=ts or timestamp(time.time_ns() // 1000), message=f"malformed event: {str(refused)[:500]}")
+            event = Error(
+                run=run,
+                seq=seq,
+                ts=ts or timestamp(time.time_ns() // 1000),
+                message=f"malformed event: {str(refused)[:500]}",
+            )
             line = events.encode(event)
         if event.run != run or event.seq != seq:
             raise ProtocolBroken(_lie(event, run, seq), seq - first)

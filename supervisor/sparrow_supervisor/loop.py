@@ -48,6 +48,7 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), callback))
 
     def stop(self) -> None:
+        """Have ``run`` return after this turn."""
         self._stopped = True
 
     def run(self) -> None:
@@ -60,9 +61,9 @@ class Loop:
             while self._timers and self._timers[0][0] <= now:
                 self._call(heapq.heappop(self._timers)[2])
             for fd, _ in self._epoll.poll(self._timeout()):
-                callback = self._readers.get(fd)
-                if callback is not None:
-                    self._call(callback)
+                reader = self._readers.get(fd)
+                if reader is not None:
+                    self._call(reader)
         self._epoll.close()
 
     def _timeout(self) -> float | None:

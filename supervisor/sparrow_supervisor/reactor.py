@@ -151,6 +151,7 @@ class Reactor:
 
     @staticmethod
     def now() -> Now:
+        """This moment, for the core."""
         return Now(time.monotonic(), time.time())
 
     def tell(self, run: str, what: RunInput) -> None:
@@ -374,7 +375,7 @@ class Reactor:
     def close_books(self, run: str, outcome: Outcome, events: int) -> None:
         """The run is ended in the index and in meta.json; its working folder and its exit status are no longer needed."""
         ended = timestamp(time.time_ns() // 1000)
-        fields = {
+        fields: dict[str, object] = {
             "status": outcome.status,
             "ended": ended,
             "exit_code": outcome.exit_code,

@@ -66,7 +66,9 @@ class Recorder:
                 header = None
             if header is not None and header.seq > 0 and line.endswith(b"\n"):
                 if os.fstat(fd).st_size != end:
-                    _log.warning("run %s: its transcript had a torn end, which was cut off after event %d", run, header.seq)
+                    _log.warning(
+                        "run %s: its transcript had a torn end, which was cut off after event %d", run, header.seq
+                    )
                     os.ftruncate(fd, end)
                 return header.seq, header.ts
             end = start

@@ -94,7 +94,9 @@ def _check_numbers(asked: Submit) -> None:
 
 def _checked_name(name: str | None) -> str | None:
     if name is not None and not _NAME.fullmatch(name):
-        raise BadRequest(f"the name {name!r} will not do: use up to 64 letters, digits and . _ - and begin with a letter or digit")
+        raise BadRequest(
+            f"the name {name!r} will not do: use up to 64 letters, digits and . _ - and begin with a letter or digit"
+        )
     return name
 
 

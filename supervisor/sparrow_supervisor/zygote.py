@@ -255,9 +255,7 @@ def main() -> None:
     """Be the zygote. argv: the listening socket's descriptor, the log's path."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     listener.set_inheritable(False)
-    logging.basicConfig(
-        filename=sys.argv[2], level=logging.INFO, format="%(asctime)s %(levelname)s zygote %(message)s"
-    )
+    logging.basicConfig(filename=sys.argv[2], level=logging.INFO, format="%(asctime)s %(levelname)s zygote %(message)s")
     os.umask(0o077)
     become_subreaper()
     setproctitle("sparrow: zygote")

@@ -59,6 +59,7 @@ class ZygoteClient:
         return peer
 
     def fileno(self) -> int:
+        """For the loop: readable when the zygote has said something."""
         return self._socket.fileno()
 
     @property
@@ -114,6 +115,7 @@ class ZygoteClient:
             self._process.poll()
 
     def close(self) -> None:
+        """Let go of the connection; the zygote lives on."""
         self._socket.close()
         while self._fds:
             os.close(self._fds.popleft())

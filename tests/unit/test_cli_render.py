@@ -93,7 +93,7 @@ def test_every_style_is_known(event, expected):
 
 
 def test_an_approval_says_how_to_answer():
-    (line,) = render_event(ev.ApprovalRequested(RUN, 1, "", id="7", summary="x"))
+    _, line = render_event(ev.ApprovalRequested(RUN, 1, "", id="7", summary="x"))
     assert "sparrow approve 1b0c8a2e 7" in paint(line, False)
 
 

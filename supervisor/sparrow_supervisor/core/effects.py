@@ -26,6 +26,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Spawn:
+    """Have the zygote fork the run's monitor."""
+
     run: str
 
 

@@ -24,7 +24,8 @@ from sparrow_supervisor.core.life import Life, Phase
 
 class House:
     """Every run that has not ended. Its laws: never more than ``max_runs`` are alive; the queue is first come, first
-    served within a priority; nothing is accepted once it is closing; it stops once, when nothing is left."""
+    served within a priority; nothing is accepted once it is closing; it stops once, when nothing is left.
+    """
 
     def __init__(self, max_runs: int = 0, max_queue: int = 10_000) -> None:
         self.lives: dict[str, Life] = {}

@@ -111,9 +111,7 @@ class Due:
     """A moment that it had asked for has come."""
 
 
-RunInput = (
-    Admitted | Spawned | SpawnRefused | Ready | InterruptAsked | LimitReached | Spent | Exited | Drained | Due
-)
+RunInput = Admitted | Spawned | SpawnRefused | Ready | InterruptAsked | LimitReached | Spent | Exited | Drained | Due
 
 
 # ── about the house ──
@@ -121,6 +119,8 @@ RunInput = (
 
 @dataclass(frozen=True)
 class Submitted:
+    """Somebody wants a run."""
+
     run: str
     terms: Terms
 
@@ -146,6 +146,8 @@ class Found:
 
 @dataclass(frozen=True)
 class ShutdownAsked:
+    """Somebody wants the supervisor to end, with its runs or without."""
+
     at_once: bool = False
     keep_runs: bool = False
 

@@ -17,7 +17,9 @@ from sparrow_mp.events import (
 )
 from sparrow_supervisor.core.inputs import Totals
 
-COUNTED = frozenset({"ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied"})
+COUNTED = frozenset(
+    {"ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied"}
+)
 """The types that change the totals; all others need not be looked at."""
 
 
