@@ -7,7 +7,6 @@ It outlives a supervisor: its own timers enforce a grace period, and its outbox 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import resource
@@ -16,7 +15,8 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,32 +24,21 @@ import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp import wire
-from sparrow_mp.events import AnyEvent, ApprovalResolved, Message, Output, RunStarted, Stream
+from sparrow_mp.events import AnyEvent, ApprovalResolved, Message, Output, RunStarted
 from sparrow_mp.run import alive
 from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.child import Rejected, run_engine
 from sparrow_mp.run.outbox import Outbox
-from sparrow_mp.run.output import LineSplitter
+from sparrow_mp.run.stdio import Stdio
 from sparrow_mp.run.tree import become_subreaper, children, end_tree, signal_tree
 from sparrow_mp.run.uplink import Uplink
 
 _log = logging.getLogger(__name__)
 
-_PROMPT_S = 0.2
 _RETRY_S = 0.002
 _LEFTOVER_GRACE_S = 0.3
-_READ_BYTES = 1 << 16
-_PIPE_BYTES = 1 << 18
-
-
-class _Pipe:
-    """One of the run's output streams."""
-
-    def __init__(self, name: Stream, fd: int) -> None:
-        self.name = name
-        self.fd = fd
-        self.splitter = LineSplitter()
-        self.touched = 0.0
+_APPEND_AT_ONCE = 2000
+_PENDING_AT_END = 10_000
 
 
 class Monitor:
@@ -67,8 +56,6 @@ class Monitor:
         self._held: list[wire.InjectFrame] = []
         self._engine_began = False
         self._asks: list[str] = []
-        self._stdin_rest = b""
-        self._stdin_ends = False
         self._kill_at: float | None = None
         self._terminated = False
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -110,38 +97,23 @@ class Monitor:
 
     def _spawn_engine(self) -> None:
         ours, theirs = socket.socketpair()
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        in_read, in_write = os.pipe2(os.O_CLOEXEC) if self._spec.stdin == "pipe" else (null, -1)
+        self._stdio = Stdio(with_input=self._spec.stdin == "pipe")
+        held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it means what the engine expects
         pid = os.fork()
         if pid == 0:
             ours.close()
-            for fd in (out_read, err_read, in_write):
-                if fd >= 0:
-                    os.close(fd)
-            self._be_engine(theirs, in_read, out_write, err_write)
+            self._be_engine(theirs, held_back)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
         theirs.close()
-        for fd in {out_write, err_write, in_read, null}:
-            os.close(fd)
         self._engine_pid = pid
         try:
             os.setpgid(pid, pid)  # both sides do it, so that it holds whoever comes first
         except OSError:
             pass  # it has exec'd already, and so has done it itself
         self._channel = Channel(ours)
-        self._pipes = {out_read: _Pipe("stdout", out_read), err_read: _Pipe("stderr", err_read)}
-        self._stdin = in_write
-        for fd in (out_read, err_read, in_write):
-            if fd >= 0:
-                os.set_blocking(fd, False)
-        for fd in self._pipes:
-            try:
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except OSError:
-                pass  # the user's pipes are at their limit: the usual size will do
+        self._stdio.become_monitors()
 
-    def _be_engine(self, end: socket.socket, stdin: int, stdout: int, stderr: int) -> NoReturn:
+    def _be_engine(self, end: socket.socket, mask: Iterable[int]) -> NoReturn:
         """In the engine's process: make it what people expect of one that a shell started, then drive the engine."""
         channel = Channel(end)
         try:
@@ -149,9 +121,9 @@ class Monitor:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._outbox.close()
-            for standard, fd in enumerate((stdin, stdout, stderr)):
-                os.dup2(fd, standard)
+            self._stdio.become_engines()
             os.environ.clear()
             os.environ.update(self._spec.env)
             try:
@@ -188,10 +160,9 @@ class Monitor:
         self._hear_engine()
         self._reap()
         if not self._pending:
-            for pipe in list(self._pipes.values()):
-                self._read(pipe)
-        self._flush_prompts()
-        self._write_stdin()
+            self._read()
+        self._say(self._stdio.prompts())
+        self._stdio.pump()
         self._append()
         sent_all = self._uplink.pump()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -205,9 +176,9 @@ class Monitor:
         self._wait(sent_all)
 
     def _wait(self, sent_all: bool) -> None:
-        for pipe in self._pipes.values():
+        for fd in self._stdio.descriptors:
             # Backpressure: what cannot be appended is not read, and the writer waits at its full pipe.
-            (self._unwatch if self._pending else self._watch)(pipe.fd)
+            (self._unwatch if self._pending else self._watch)(fd)
         self._outbox.fall_asleep(True)
         try:
             if self._engine_status is not None or self._uplink.readable:
@@ -232,42 +203,27 @@ class Monitor:
             due.append(max(0.01, self._uplink.silence_allowed - self._uplink.silent_for))
         if self._kill_at is not None:
             due.append(self._kill_at - now)
-        if self._channel.waiting or self._stdin_rest:
+        if self._channel.waiting or self._stdio.input_waits:
             due.append(0.02)  # the engine reads slowly; its ends are not watched for writing, since this is rare
-        due += [pipe.touched + _PROMPT_S - now for pipe in self._pipes.values() if pipe.splitter.unfinished]
+        if self._stdio.next_prompt is not None:
+            due.append(self._stdio.next_prompt - now)
         return max(0.0, min(due)) if due else None
 
     # ── what the run prints ──
 
-    def _read(self, pipe: _Pipe) -> None:
-        for _ in range(4):
-            try:
-                data = os.read(pipe.fd, _READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                self._unwatch(pipe.fd)
-                os.close(pipe.fd)
-                del self._pipes[pipe.fd]
-                self._printed(pipe, pipe.splitter.finish())
-                return
-            pipe.touched = time.monotonic()
-            self._printed(pipe, pipe.splitter.feed(data))
+    def _read(self) -> None:
+        """Take a bounded part of what was printed. A stream that has ended is closed, and so no longer watched."""
+        before = self._stdio.descriptors
+        self._say(self._stdio.read())
+        self._fds.difference_update(set(before).difference(self._stdio.descriptors))
 
-    def _printed(self, pipe: _Pipe, pieces: list[tuple[str, bool]]) -> None:
-        self._pending.extend((Output(stream=pipe.name, text=text, partial=partial), None) for text, partial in pieces)
-
-    def _flush_prompts(self) -> None:
-        now = time.monotonic()
-        for pipe in self._pipes.values():
-            if pipe.splitter.unfinished and now - pipe.touched >= _PROMPT_S:
-                self._printed(pipe, pipe.splitter.flush())
-                pipe.touched = now
+    def _say(self, outputs: Iterable[Output]) -> None:
+        self._pending.extend((output, None) for output in outputs)
 
     def _append(self) -> None:
         """Append what is pending. What finds no room stays, and is tried again."""
         while self._pending:
-            batch = [event for event, _ in self._pending]
+            batch = [event for event, _ in islice(self._pending, _APPEND_AT_ONCE)]
             done = self._outbox.append(batch, wait=False)
             for _ in range(done):
                 _, then = self._pending.popleft()
@@ -303,22 +259,19 @@ class Monitor:
         if self._repeated(asked.id):
             return
         is_command = self._takes_lines
-        if (is_command or asked.data is not None or asked.eof) and (self._stdin < 0 or self._stdin_ends):
+        if (is_command or asked.data is not None or asked.eof) and not self._stdio.takes_input:
             reason = "the run takes no input: its standard input is closed (--stdin null, or --eof was given)"
             self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=reason))
             return
         self._seen.add(asked.id)
 
         def delivered() -> None:
-            if asked.data is not None:
-                self._stdin_rest += asked.data
-            if asked.text is not None:
-                if is_command:
-                    self._stdin_rest += asked.text.encode("utf-8", "surrogateescape") + b"\n"
-                else:
-                    self._channel.post(message=asked.text)
-            self._stdin_ends = self._stdin_ends or asked.eof
-            self._write_stdin()
+            data = asked.data or b""
+            if asked.text is not None and is_command:
+                data += asked.text.encode() + b"\n"
+            elif asked.text is not None:
+                self._channel.post(message=asked.text)
+            self._stdio.hand_over(data, ends=asked.eof)
             self._uplink.receipt(wire.Receipt(id=asked.id))
 
         text = asked.text if asked.data is None else asked.data.decode("utf-8", "replace")
@@ -369,20 +322,6 @@ class Monitor:
                     os.killpg(self._engine_pid, number)  # not reaped yet, so the pid is still the engine's
                 except ProcessLookupError:
                     pass
-
-    def _write_stdin(self) -> None:
-        try:
-            while self._stdin_rest and self._stdin >= 0:
-                written = os.write(self._stdin, self._stdin_rest[:_READ_BYTES])
-                self._stdin_rest = self._stdin_rest[written:]
-        except BlockingIOError:
-            return
-        except OSError:  # the reader has closed its end; a shell's pipe would lose it as well
-            self._stdin_rest = b""
-            self._stdin_ends = True
-        if self._stdin_ends and self._stdin >= 0:
-            os.close(self._stdin)
-            self._stdin = -1
 
     # ── the engine's words and its end ──
 
@@ -440,8 +379,7 @@ class Monitor:
         if children(os.getpid()) and not self._report.forced:
             self._part_from_leftovers()
         self._end_tree()
-        for pipe in list(self._pipes.values()):
-            self._drain(pipe)
+        self._drain()
         if self._report.rejected is None:
             while not self._outbox.begin():
                 self._wait_for_room()
@@ -458,20 +396,19 @@ class Monitor:
         while children(os.getpid()) and time.monotonic() < until:
             select.select([self._alarm], [], [], 0.01)
             self._reap()
-            for pipe in list(self._pipes.values()):
-                self._read(pipe)
+            if len(self._pending) < _PENDING_AT_END:
+                self._read()
 
-    def _drain(self, pipe: _Pipe) -> None:
-        """Read a pipe dry. Nobody writes any more, unless its other end left the tree: then what is there has to do."""
-        while pipe.fd in self._pipes:
-            before = pipe.touched
-            self._read(pipe)
-            while len(self._pending) > 10_000:
-                self._wait_for_room()
-            if pipe.touched == before:
+    def _drain(self) -> None:
+        """Read the pipes dry. Nobody writes any more, unless an end has left the tree: then what is there has to do."""
+        while self._stdio.descriptors:
+            printed = self._stdio.read()
+            if not printed and self._stdio.quiet:
                 break
-        if pipe.fd in self._pipes:
-            self._printed(pipe, pipe.splitter.finish())
+            self._say(printed)
+            while len(self._pending) > _PENDING_AT_END:
+                self._wait_for_room()
+        self._say(self._stdio.finish())
 
     def _wait_for_room(self) -> None:
         """One turn of the end's own loop: append, send, and hear what is acknowledged."""
