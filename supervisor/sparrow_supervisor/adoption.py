@@ -94,7 +94,7 @@ def _ended_already(reactor: Reactor, run: str) -> bool:
     last = events.decode(line) if line else None
     if not isinstance(last, RunFinished):
         return False
-    reactor.close_books(run, last.outcome, last.seq)
+    reactor.ending.close_books(run, last.outcome, last.seq)
     reactor.recorder.close(run)
     return True
 

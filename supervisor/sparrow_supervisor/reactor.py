@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sqlite3
@@ -17,17 +16,15 @@ import zmq
 
 from sparrow_mp import wire
 from sparrow_mp.config import Config
-from sparrow_mp.events import Error, Outcome, RunFinished, RunQueued
+from sparrow_mp.events import RunQueued
 from sparrow_mp.paths import Places
 from sparrow_mp.run.outbox import timestamp
-from sparrow_mp.transcript import META
 from sparrow_supervisor.adapters_process import AdaptersProcess
 from sparrow_supervisor.control import Control
 from sparrow_supervisor.core import effects as do
 from sparrow_supervisor.core.house import House
 from sparrow_supervisor.core.inputs import (
     About,
-    Drained,
     Exited,
     Input,
     Now,
@@ -39,6 +36,7 @@ from sparrow_supervisor.core.inputs import (
 )
 from sparrow_supervisor.delivery import Delivery
 from sparrow_supervisor.desk import Desk
+from sparrow_supervisor.ending import Ending
 from sparrow_supervisor.hub import Hub
 from sparrow_supervisor.index import Index
 from sparrow_supervisor.intake import Intake
@@ -46,7 +44,6 @@ from sparrow_supervisor.link import Link
 from sparrow_supervisor.loop import Loop
 from sparrow_supervisor.member import Member
 from sparrow_supervisor.recorder import Recorder
-from sparrow_supervisor.reports import exit_report
 from sparrow_supervisor.zygote_client import ZygoteClient
 
 _log = logging.getLogger(__name__)
@@ -83,6 +80,7 @@ class Reactor:
         self.delivery = Delivery(self.index, self.members)
         self.intake = Intake(self.recorder, self.hub, self.tell, self._greeted, self.delivery.confirmed)
         self.zygote = ZygoteClient(places)
+        self.ending = Ending(self)
 
     # ── the loop ──
 
@@ -187,11 +185,11 @@ class Reactor:
                 _log.warning("run %s: its monitor did not end it in time and is killed", run)
                 self._kill_monitor(self.members[run])
             case do.Drain(run):
-                self._drain(self.members[run])
+                self.ending.drain(self.members[run])
             case do.Save(run, fields):
-                self._save(run, fields)
+                self.save(run, fields)
             case do.Finish():
-                self._finish(effect)
+                self.ending.finish(effect)
             case do.Stop():
                 self._leave(effect)
             case do.Accepted(run, position):
@@ -199,7 +197,8 @@ class Reactor:
             case do.Refused():
                 pass  # the desk answers
 
-    def _save(self, run: str, fields: dict[str, object]) -> None:
+    def save(self, run: str, fields: dict[str, object]) -> None:
+        """Write new values into the index. That it cannot be written is logged: the transcripts are the truth."""
         if "asked" in fields:
             fields = {**fields, "asked": wire.encode(fields["asked"]).decode()}
         if "started" in fields:
@@ -336,64 +335,6 @@ class Reactor:
 
         readopt(self)
 
-    # ── a run's end ──
-
-    def _drain(self, member: Member) -> None:
-        """Its tree is gone: what its outbox holds is recorded, and then the core says how it ended."""
-        if member.link is not None:
-            self.loop.unwatch(member.link.fd)
-        if member.monitor_fd >= 0:
-            self.loop.unwatch(member.monitor_fd)
-        member.part()
-        if not self.intake.drain(member):
-            self.loop.later(_RETRY_S, partial(self._drain, member))  # a full disk: nothing ends before it is recorded
-            return
-        self.tell(member.run, Drained(exit_report(member.folder), member.totals))
-
-    def _finish(self, last: do.Finish) -> None:
-        """Record the run's last events, and let go of it. Tried again where the disk is full."""
-        run, outcome = last.run, last.outcome
-        member = self.members[run]
-        member.part()
-        if last.error is not None:
-            line = self.recorder.add(run, Error(message=last.error))
-            if line is None:
-                self.loop.later(_RETRY_S, partial(self._finish, last))
-                return
-            self.hub.publish(run, "Error", line, self.recorder.seq(run))
-        line = self.recorder.add(run, RunFinished(outcome=outcome))
-        if line is None:
-            self.loop.later(_RETRY_S, partial(self._finish, do.Finish(run, outcome, None)))
-            return
-        self.close_books(run, outcome, self.recorder.seq(run))
-        self.hub.publish(run, "RunFinished", line, self.recorder.seq(run))
-        self.recorder.close(run)
-        self.delivery.give_up(run)
-        del self.members[run]
-        _log.info("run %s: %s after %.1f s", run, describe(outcome), outcome.duration_ms / 1000)
-
-    def close_books(self, run: str, outcome: Outcome, events: int) -> None:
-        """The run is ended in the index and in meta.json; its working folder and its exit status are no longer needed."""
-        ended = timestamp(time.time_ns() // 1000)
-        fields: dict[str, object] = {
-            "status": outcome.status,
-            "ended": ended,
-            "exit_code": outcome.exit_code,
-            "signal": outcome.signal,
-            "reason": outcome.reason,
-            "events": events,
-            "cost_usd": outcome.cost_usd,
-            "tokens": wire.encode(outcome.tokens).decode(),
-        }
-        self._save(run, fields)
-        try:
-            meta = {"run": run, "ended": ended, "events": events, "outcome": outcome}
-            (self.places.transcript(run) / META).write_bytes(wire.encode(meta))
-        except OSError as error:
-            _log.error("run %s: its meta.json cannot be written: %s", run, error.strerror)
-        self.zygote.ask(op="release", run=run)
-        shutil.rmtree(self.places.run_folder(run), ignore_errors=True)
-
     # ── the supervisor's end ──
 
     def _leave(self, stop: do.Stop) -> None:
@@ -442,13 +383,3 @@ class Reactor:
         select.select([fd], [], [], 5.0)
         os.close(fd)
         self.zygote.reap()
-
-
-def describe(outcome: Outcome) -> str:
-    """An outcome in a few words, for the log."""
-    words = outcome.status
-    if outcome.signal is not None:
-        words += f" by signal {outcome.signal}"
-    elif outcome.exit_code:
-        words += f" with exit code {outcome.exit_code}"
-    return words + (f" ({outcome.reason})" if outcome.reason else "")
