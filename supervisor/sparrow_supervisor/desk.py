@@ -23,6 +23,7 @@ from sparrow_supervisor.core.effects import Refused
 from sparrow_supervisor.core.inputs import About, InterruptAsked, RoomChanged, ShutdownAsked, Submitted, Terms
 from sparrow_supervisor.index import record_of
 from sparrow_supervisor.member import Member
+from sparrow_supervisor.usage import Use
 
 if TYPE_CHECKING:
     from sparrow_supervisor.reactor import Reactor
@@ -116,10 +117,32 @@ class Desk:
 
     def _list(self, asked: wire.List, answer: Answer) -> None:
         rows = self._reactor.index.rows(everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit)
-        answer(wire.ok(runs=[self._record(row) for row in rows]))
+        records = [self._record(row) for row in rows]
+        self._with_use(records, lambda: answer(wire.ok(runs=records)))
 
     def _get(self, asked: wire.Get, answer: Answer) -> None:
-        answer(wire.ok(run=self._record(self._reactor.index.resolve(asked.run))))
+        record = self._record(self._reactor.index.resolve(asked.run))
+        self._with_use([record], lambda: answer(wire.ok(run=record)))
+
+    def _with_use(self, records: list[RunRecord], then: Callable[[], None]) -> None:
+        """Fill in what the live ones use, and go on; at once where none is alive."""
+        monitors: dict[str, int] = {}
+        for record in records:
+            member = self._reactor.members.get(record.run)
+            if member is not None and member.monitor_pid is not None:
+                monitors[record.run] = member.monitor_pid
+        if not monitors:
+            then()
+            return
+
+        def fill(uses: dict[str, Use]) -> None:
+            for record in records:
+                use = uses.get(record.run)
+                if use is not None:
+                    record.cpu_percent, record.memory_bytes = use
+            then()
+
+        self._reactor.usage.ask(monitors, fill)
 
     def _record(self, row: sqlite3.Row) -> RunRecord:
         record = record_of(row)

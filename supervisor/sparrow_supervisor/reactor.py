@@ -44,6 +44,7 @@ from sparrow_supervisor.link import Link
 from sparrow_supervisor.loop import Loop
 from sparrow_supervisor.member import Member
 from sparrow_supervisor.recorder import Recorder
+from sparrow_supervisor.usage import UsageWatch
 from sparrow_supervisor.zygote_client import ZygoteClient
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Reactor:
         self.intake = Intake(self.recorder, self.hub, self.tell, self._greeted, self.delivery.confirmed)
         self.zygote = ZygoteClient(places)
         self.ending = Ending(self)
+        self.usage = UsageWatch(self.loop)
 
     # ── the loop ──
 
@@ -358,6 +360,7 @@ class Reactor:
             self.loop.later(0.005, self._leaving)
 
     def _close(self) -> None:
+        self.usage.close()
         self._control.close()
         for member in list(self.members.values()):
             member.part()

@@ -295,10 +295,13 @@ class Server:
             self._queue(connection)
         else:
             session.rest()
+        if session.failed:
+            self._close_soon(connection)
         self._interest(connection)
 
     def _send(self, connection: Connection) -> bool:
         """Send what is pending, as far as it is taken. False where the client cannot be served any more."""
+        views: list[memoryview] = []
         try:
             views = connection.session.outgoing()
             size = connection.socket.sendmsg(views)
