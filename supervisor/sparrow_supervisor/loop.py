@@ -64,6 +64,7 @@ class Loop:
                 reader = self._readers.get(fd)
                 if reader is not None:
                     self._call(reader)
+        self._readers.clear()  # what is closed from here on asks to be unwatched, and need not know that we have ended
         self._epoll.close()
 
     def _timeout(self) -> float | None:
