@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Asker:
         self._on_start = on_start
         self._lock = threading.Lock()
         self._socket: zmq.Socket[bytes] | None = None
+        self._pid = os.getpid()
 
     def close(self) -> None:
         """Disconnect; the next request connects anew."""
@@ -55,6 +57,9 @@ class Asker:
         op = connect.op_of(body)
         encoded = connect.encode_request(body)
         again = 1 if op in connect.READ_ONLY else 0
+        if self._pid != os.getpid():
+            # Forked: the socket is the parent's (libzmq would wait on it for ever), and the lock may be held by nobody.
+            self._lock, self._socket, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             while True:
                 if not self._connected():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparrow_mp import connect, wire
@@ -42,7 +42,8 @@ class Client:
     Every request raises NoSupervisor where there is none and none may be (or could be) started, or where it went away
     before it answered; TimedOut where it does not answer; and the error that the reply stands for, such as BadRequest.
     All of these are SparrowErrors. Where a run is named by ``ref``, it is an id, an unambiguous prefix of one, or a name;
-    NoSuchRun and AmbiguousRun say that it is none or too many.
+    NoSuchRun and AmbiguousRun say that it is none or too many. A stream that is left before its end is closed with it, at
+    the latest when nothing refers to it any more.
     """
 
     def __init__(
@@ -163,31 +164,29 @@ class Client:
 
     # ── Streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def events(self, ref: str, since: int = 0) -> Iterator[AnyEvent]:
+    def events(self, ref: str, since: int = 0) -> Generator[AnyEvent, None, None]:
         """A run's events with seq > ``since``, then live ones as they come, until its RunFinished: no hole, no repeat.
 
         It outlives a supervisor's crash and restart. A run that has ended needs no supervisor. Raises NoSuchRun or
         AmbiguousRun at once; Gone where what is asked for has been pruned.
         """
-        from sparrow_mp.events import decode
+        return _decoded(self.lines(ref, since))
 
-        return map(decode, self.lines(ref, since))
-
-    def lines(self, ref: str, since: int = 0) -> Iterator[bytes]:
+    def lines(self, ref: str, since: int = 0) -> Generator[bytes, None, None]:
         """The same as events(), as JSON lines without their line breaks."""
         return self._follow(self._begin(self._resolve(ref), since), None)
 
-    def subscribe_all(self, *, types: Collection[str] | None = None, since: Since = None) -> Iterator[AnyEvent]:
+    def subscribe_all(
+        self, *, types: Collection[str] | None = None, since: Since = None
+    ) -> Generator[AnyEvent, None, None]:
         """Every event of every run from this call on (of new runs from their first), without end; only ``types`` if given.
 
         ``since`` begins earlier: a time (a datetime, or text in RFC 3339, both with a zone), or ``{run id: seq}`` to resume
         those runs exactly. Raises BadRequest or Gone for a ``since`` that cannot be.
         """
-        from sparrow_mp.events import decode
+        return _decoded(self.lines_all(types=types, since=since))
 
-        return map(decode, self.lines_all(types=types, since=since))
-
-    def lines_all(self, *, types: Collection[str] | None = None, since: Since = None) -> Iterator[bytes]:
+    def lines_all(self, *, types: Collection[str] | None = None, since: Since = None) -> Generator[bytes, None, None]:
         """The same as subscribe_all(), as JSON lines without their line breaks."""
         from sparrow_mp.follow import Everything
 
@@ -272,7 +271,7 @@ class Client:
         ears = Ears(self.places, run + "/", self._revive)
         return RunFollow(self.places, run, since), ears
 
-    def _follow(self, begun: tuple[RunFollow, Ears], deadline: float | None) -> Iterator[bytes]:
+    def _follow(self, begun: tuple[RunFollow, Ears], deadline: float | None) -> Generator[bytes, None, None]:
         follow, ears = begun
         try:
             while not follow.done:
@@ -291,7 +290,7 @@ class Client:
             follow.close()
             ears.close()
 
-    def _follow_all(self, everything: Everything, ears: Ears) -> Iterator[bytes]:
+    def _follow_all(self, everything: Everything, ears: Ears) -> Generator[bytes, None, None]:
         from sparrow_mp.follow import IDLE, SOON
 
         try:
@@ -326,11 +325,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
 
-    def events(self, since: int = 0) -> Iterator[AnyEvent]:
+    def events(self, since: int = 0) -> Generator[AnyEvent, None, None]:
         """Its events with seq > ``since``, until its RunFinished. Raises Gone where they have been pruned."""
         return self.client.events(self.id, since)
 
-    def lines(self, since: int = 0) -> Iterator[bytes]:
+    def lines(self, since: int = 0) -> Generator[bytes, None, None]:
         """The same as events(), as JSON lines."""
         return self.client.lines(self.id, since)
 
@@ -355,3 +354,13 @@ class Run:
     def record(self) -> wire.RunRecord:
         """What is known of it now."""
         return self.client.get(self.id)
+
+
+def _decoded(lines: Generator[bytes, None, None]) -> Generator[AnyEvent, None, None]:
+    from sparrow_mp.events import decode
+
+    try:
+        for line in lines:
+            yield decode(line)
+    finally:
+        lines.close()

@@ -217,7 +217,8 @@ class Everything:
         self._listed_at = 0
         self._scanned = time.monotonic()
         self._over: set[str] = set()
-        self._past = set(_recorded(places))
+        recorded = _recorded(places)
+        self._past = set(recorded)
         for run in _listdir(places.runs):
             self._begin(run, _present_end(places.transcript(run)))
         if isinstance(since, Mapping):
@@ -225,7 +226,7 @@ class Everything:
                 self._begin(run, _checked(places.transcript(run), seq))
         elif since is not None:
             moment = _moment(since)
-            for run in sorted(self._past):
+            for run in recorded:
                 self._begin(run, _seq_at(places.transcript(run), moment))
 
     def heard(self, topic: bytes, payload: bytes) -> None:
