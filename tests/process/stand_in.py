@@ -27,8 +27,9 @@ class StandIn:
         self.places = find_places()
         self.router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self.pub: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        socket: zmq.Socket[bytes]
         for socket, address in ((self.router, self.places.control), (self.pub, self.places.events)):
-            socket.linger = 0
+            socket.setsockopt(zmq.LINGER, 0)
             Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
             socket.bind(address)
 

@@ -260,7 +260,7 @@ def test_a_request_that_may_have_been_done_is_not_sent_again(places, sparrow):
     sparrow.start()
     later(0.3, lambda: kill_supervisor(places))
     began = time.monotonic()
-    with pytest.raises(NoSupervisor, match="unknown whether `x.hang`"):
+    with pytest.raises(NoSupervisor, match="unknown whether"):
         sparrow.request({"op": "x.hang"})
     assert time.monotonic() - began < 1.3
     assert len(started(places)) == 1
