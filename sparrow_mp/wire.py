@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 
@@ -29,6 +29,10 @@ class Request(Body, kw_only=True, tag_field="op", forbid_unknown_fields=True):
     """One request; the op is its tag. An unknown field is refused, since it is a misspelt one."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""A number that JSON's readers in every language hold exactly."""
+
+
 class Submit(Request, kw_only=True, tag="submit"):
     """``env`` is the whole environment; ``interpreter`` is the caller's Python (for engine ``python``)."""
 
@@ -43,7 +47,7 @@ class Submit(Request, kw_only=True, tag="submit"):
     env: dict[str, str] | None = None
     timeout: float | None = None
     memory: int | None = None
-    priority: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
     labels: list[str] = []
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
@@ -53,7 +57,7 @@ class List(Request, kw_only=True, tag="list"):
     all: bool = False
     status: str | None = None
     label: str | None = None
-    limit: int | None = None
+    limit: Count | None = None
 
 
 class Get(Request, kw_only=True, tag="get"):
@@ -62,8 +66,8 @@ class Get(Request, kw_only=True, tag="get"):
 
 class Events(Request, kw_only=True, tag="events"):
     run: str
-    since: int = 0
-    limit: int = 1000
+    since: Count = 0
+    limit: Count = 1000
 
 
 class Inject(Request, kw_only=True, tag="inject"):
@@ -208,7 +212,10 @@ class RunSpec(Body, kw_only=True):
 
 
 class ExitReport(Body, kw_only=True):
-    """What the monitor knows at a run's end; ``wait_status`` is what wait4 gave for the engine."""
+    """What the monitor knows at a run's end; ``wait_status`` is what wait4 gave for the engine.
+
+    ``taken`` are the injections and approvals that it recorded last: their receipts may have died with its socket.
+    """
 
     wait_status: int | None = None
     rejected: str | None = None
@@ -218,6 +225,7 @@ class ExitReport(Body, kw_only=True):
     interrupted: str | None = None
     forced: bool = False
     leftovers: int = 0
+    taken: list[str] = []
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
     max_rss_bytes: int = 0

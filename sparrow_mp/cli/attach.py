@@ -11,7 +11,7 @@ import click
 
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_live
-from sparrow_mp.cli.output import on_terminal, say
+from sparrow_mp.cli.output import answer, on_terminal, say
 from sparrow_mp.cli.words import short
 from sparrow_mp.errors import NotRunning, SparrowError
 from sparrow_mp.wire import LIVE_STATUSES
@@ -47,10 +47,13 @@ def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
         threading.Thread(target=_hand_over, args=(record.run, people), name="stdin", daemon=True).start()
         try:
             # What was typed is on the terminal already: do not show it again.
-            return follow(client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people)
+            code = follow(client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people)
         except KeyboardInterrupt:
-            say(f"left run {short(record.run)} alone")
+            answer(f"left run {short(record.run)} alone")
             return 0
+        if people and not code:
+            say(f"run {short(record.run)} completed")
+        return code
 
 
 def _hand_over(run: str, people: bool) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sparrow_mp import events as ev
-from sparrow_mp.cli.output import on_terminal, out_json, say, write
+from sparrow_mp.cli.output import answer, on_terminal, out_json, say, write
 from sparrow_mp.cli.screen import FollowView, finish_line
 from sparrow_mp.cli.words import ending, exit_code, short
 from sparrow_mp.errors import NotRunning, SparrowError
@@ -129,9 +129,9 @@ class Controls:
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self._presses += 1
         if self._presses == 1:
-            say("interrupting it; Ctrl-C again kills it")
+            answer("interrupting it; Ctrl-C again kills it")
         elif self._presses == 2:
-            say("killing it")
+            answer("killing it")
         else:
             raise KeyboardInterrupt  # not even that is answered: let the user go
         self._asked.put(self._presses > 1)

@@ -65,6 +65,16 @@ def say(sentence: str) -> None:
         pass
 
 
+def answer(sentence: str) -> None:
+    """The same after a key such as Ctrl-C, which a terminal shows (`^C`) without ending the line."""
+    try:
+        if on_terminal(sys.stderr):
+            write(sys.stderr, "\n")
+    except OSError:
+        return
+    say(sentence)
+
+
 def write(stream: Any, text: str) -> None:
     """Write at once. UTF-8 whatever the locale says: events are."""
     write_bytes(stream, text.encode("utf-8", "replace"))

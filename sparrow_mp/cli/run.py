@@ -10,7 +10,7 @@ import click
 
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_engines
-from sparrow_mp.cli.output import drop_output, out, out_json, say
+from sparrow_mp.cli.output import answer, drop_output, out, out_json, say
 from sparrow_mp.cli.values import DURATION, parse_env
 from sparrow_mp.cli.words import clean, short
 from sparrow_mp.errors import BadRequest
@@ -180,7 +180,7 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
     except Detached:
         if not run:
             raise KeyboardInterrupt from None
-        say(f"left run {run} alone; follow it with: sparrow attach {short(run)}")
+        answer(f"left run {run} alone; follow it with: sparrow attach {short(run)}")
         return 0
     except BrokenPipeError:
         # In a shell the program itself would meet the closed pipe and end; here it must be told.

@@ -189,7 +189,9 @@ def _print_traceback(error: BaseException) -> None:
 
 def _within(file: str, folder: str) -> bool:
     """Whether a frame's file is in the folder, or in the interpreter's machinery that imports and awaits."""
-    return file.startswith((folder, "<frozen importlib")) or f"{os.sep}asyncio{os.sep}" in file
+    return file.startswith((folder, "<frozen importlib")) or any(
+        f"{os.sep}{machinery}{os.sep}" in file for machinery in ("asyncio", "importlib")
+    )
 
 
 async def _cooperatively(coroutine: Any, context: RunContext) -> Any:

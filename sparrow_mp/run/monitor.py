@@ -39,6 +39,7 @@ _RETRY_S = 0.002
 _LEFTOVER_GRACE_S = 0.3
 _APPEND_AT_ONCE = 2000
 _PENDING_AT_END = 10_000
+_TAKEN_AT_END = 1000
 
 
 class Monitor:
@@ -52,7 +53,7 @@ class Monitor:
         self._engine_pid = -1
         self._engine_status: int | None = None
         self._pending: deque[tuple[AnyEvent, Callable[[], None] | None]] = deque()
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
         self._held: list[wire.InjectFrame] = []
         self._engine_began = False
         self._asks: list[str] = []
@@ -181,10 +182,10 @@ class Monitor:
             (self._unwatch if self._pending else self._watch)(fd)
         self._outbox.fall_asleep(True)
         try:
-            if self._engine_status is not None or self._uplink.readable:
-                return
-            if sent_all and not self._uplink.pump():
+            if sent_all and not self._uplink.pump():  # what came while we were awake did not wake us
                 sent_all = False
+            if self._engine_status is not None or self._uplink.readable:
+                return  # looked at after the last send, which may have swallowed the descriptor's word
             for fd, _ in self._epoll.poll(self._timeout(sent_all)):
                 if fd == self._wake_fd:
                     os.eventfd_read(self._wake_fd)
@@ -263,7 +264,7 @@ class Monitor:
             reason = "the run takes no input: its standard input is closed (--stdin null, or --eof was given)"
             self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=reason))
             return
-        self._seen.add(asked.id)
+        self._seen[asked.id] = None
 
         def delivered() -> None:
             data = asked.data or b""
@@ -294,7 +295,7 @@ class Monitor:
             message = f"no approval {request} is asked for" if request else "no approval is asked for"
             self._uplink.receipt(wire.Receipt(id=asked.id, code="bad_request", message=message))
             return
-        self._seen.add(asked.id)
+        self._seen[asked.id] = None
         self._asks.remove(request)
 
         def delivered() -> None:
@@ -425,6 +426,7 @@ class Monitor:
         self._report.wait_status = self._engine_status
         self._report.cpu_user_s = used.ru_utime
         self._report.cpu_system_s = used.ru_stime
+        self._report.taken = list(self._seen)[-_TAKEN_AT_END:]
         self._report.max_rss_bytes = used.ru_maxrss * 1024
         path = self._folder / "exit.json"
         while True:

@@ -34,6 +34,7 @@ class Uplink:
         self._sent = outbox.acked
         self._batches: deque[tuple[int, int]] = deque()
         self._heard = time.monotonic()
+        self._waits = False
         self._context = zmq.Context(io_threads=1)
         self._socket = self._connect()
 
@@ -64,8 +65,10 @@ class Uplink:
     def pump(self) -> bool:
         """Send what the outbox holds beyond what is sent. False where more is left than may be under way."""
         end = self._outbox.state.end
-        if self._sent == self._outbox.acked and self._sent < end:
+        waits = end > self._outbox.acked
+        if waits and not self._waits:
             self._heard = time.monotonic()  # the silence begins now: until here there was nothing to answer
+        self._waits = waits
         while self._sent < end:
             if self._sent - self._outbox.acked > _WINDOW_BYTES:
                 return False
@@ -102,8 +105,8 @@ class Uplink:
 
     @property
     def silent_for(self) -> float:
-        """Seconds for which something that was sent has had no answer; 0 where nothing waits for one."""
-        return time.monotonic() - self._heard if self._sent > self._outbox.acked else 0.0
+        """Seconds for which something in the outbox has had no answer; 0 where nothing waits for one."""
+        return time.monotonic() - self._heard if self._waits else 0.0
 
     @property
     def silence_allowed(self) -> float:

@@ -28,8 +28,12 @@ class Control:
         context: zmq.Context[zmq.Socket[bytes]],
         places: Places,
         decide: Callable[[wire.AnyRequest, Answer], None],
+        look_again: Callable[[], None],
     ) -> None:
-        """Bind; ``decide`` answers a request or raises SparrowError. Raises zmq.ZMQError, StateError."""
+        """Bind; ``decide`` answers a request or raises SparrowError; ``look_again`` is called after each send, which may have
+        swallowed the descriptor's word that there is something to read. Raises zmq.ZMQError, StateError.
+        """
+        self._look_again = look_again
         check_address(places.runtime / "control.sock", "the control socket")
         self._decide = decide
         self._path = places.runtime / "control.sock"
@@ -62,6 +66,7 @@ class Control:
                 self._socket.send_multipart([*envelope, reply], zmq.NOBLOCK)
             except zmq.Again:
                 _log.warning("a client does not read its replies; one was dropped")
+            self._look_again()
 
         if body is None:
             answer(wire.refused("bad_request", "a request is one frame of JSON (after the empty frame that REQ sends)"))

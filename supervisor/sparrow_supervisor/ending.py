@@ -43,7 +43,10 @@ class Ending:
                 _RETRY_S, partial(self.drain, member)
             )  # a full disk: nothing ends before it is recorded
             return
-        self._reactor.tell(member.run, Drained(exit_report(member.folder), member.totals))
+        report = exit_report(member.folder)
+        for taken in report.taken if report is not None else ():
+            self._reactor.delivery.confirmed(wire.Receipt(id=taken))
+        self._reactor.tell(member.run, Drained(report, member.totals))
 
     def finish(self, last: do.Finish) -> None:
         """Record the run's last events, and let go of it. Tried again where the disk is full."""

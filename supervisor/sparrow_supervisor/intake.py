@@ -48,7 +48,8 @@ class Intake:
         while taken < _FRAMES_A_TURN and (frame := self._next(member)) is not None:
             taken += 1
             self._take(member, frame)
-        self._respond(member, before)
+        if taken:
+            self._respond(member, before)
         return taken > 0
 
     def _respond(self, member: Member, before: int) -> None:

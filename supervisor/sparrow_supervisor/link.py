@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -108,9 +108,19 @@ def _lie(event: AnyEvent, run: str, seq: int) -> str:
 class Link:
     """The socket. It never waits; what cannot be sent now is kept and sent with ``pump``."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], run: str, endpoint: str, monitor_pid: int) -> None:
-        """Bind. Raises zmq.ZMQError."""
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        run: str,
+        endpoint: str,
+        monitor_pid: int,
+        look_again: Callable[[], None],
+    ) -> None:
+        """Bind. ``look_again`` is called after each send: it may have swallowed the descriptor's word that there is
+        something to read, which is not said twice. Raises zmq.ZMQError.
+        """
         self.run = run
+        self._look_again = look_again
         self._path = endpoint.removeprefix("ipc://")
         self._out: deque[bytes] = deque()
         self._socket = context.socket(zmq.PAIR)
@@ -154,6 +164,8 @@ class Link:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             return False
+        finally:
+            self._look_again()
         return True
 
     def close(self) -> None:

@@ -94,9 +94,10 @@ class Reactor:
         adopt(self)
         self.loop.watch(self.zygote.fileno(), self._hear_zygote)
         self.loop.soon(self._hear_zygote)
-        self._control = Control(self._context, self.places, Desk(self).decide)
+        look_again = partial(self.loop.soon, self._hear_control)
+        self._control = Control(self._context, self.places, Desk(self).decide, look_again)
         self.loop.watch(self._control.fd, self._hear_control)
-        self.loop.soon(self._hear_control)
+        look_again()
         self.loop.later(_PULSE_S, self._pulse)
         self.loop.later(_ADAPTERS_PATIENCE_S, self._without_adapters)
         self._adapters_ready()
@@ -259,14 +260,15 @@ class Reactor:
         member.meet(pid, pidfd)
         if member.link is not None:
             return
+        listen = self._listener(member)
+        look_again = partial(self.loop.soon, listen)
         try:
-            member.link = Link(self._context, member.run, member.endpoint, pid)
+            member.link = Link(self._context, member.run, member.endpoint, pid, look_again)
         except zmq.ZMQError as error:
             _log.error("run %s: its socket cannot be opened (%s); its events come when it ends", member.run, error)
             return
-        callback = self._listener(member)
-        self.loop.watch(member.link.fd, callback)
-        self.loop.soon(callback)
+        self.loop.watch(member.link.fd, listen)
+        look_again()
         self._greeted(member)
 
     def _listener(self, member: Member) -> Callable[[], None]:

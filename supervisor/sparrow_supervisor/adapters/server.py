@@ -276,7 +276,7 @@ class Server:
         if session.held:
             return
         try:
-            if not session.pending and session.wants_turn:
+            if session.wants_turn and (session.choosing or not session.pending):
                 session.fill()
         except OSError as error:
             _log.error("a record cannot be read: %s", error)

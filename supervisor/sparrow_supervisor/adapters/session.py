@@ -158,6 +158,11 @@ class Session:
         return bool(self._pending)
 
     @property
+    def choosing(self) -> bool:
+        """Whether it has asked for another stream: what is pending need not be sent before that is looked at."""
+        return self._choosing is not None
+
+    @property
     def wants_turn(self) -> bool:
         """Whether ``fill()`` would find more to do."""
         if self.closing or self.refused:

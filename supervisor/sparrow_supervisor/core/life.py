@@ -48,6 +48,7 @@ class Life:
         self.terms = terms
         self.phase: Phase = phase
         self.pid: int | None = None
+        self.forked = False
         self.began: Now | None = None
         self.asked: tuple[Status, str] | None = None
         self.kill_at: float | None = None
@@ -79,10 +80,13 @@ class Life:
 
     def _spawned(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Spawned)
+        self.forked = True
         return [Save(self.run, {"monitor_pid": what.pid})]
 
     def _refused(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, SpawnRefused)
+        if self.forked:
+            return []  # a monitor lives, whatever else is said: only its exit ends the run
         if self.asked is None:
             self.asked = ("rejected", what.reason)
         return self._finish(None, Totals(), now)
@@ -90,6 +94,7 @@ class Life:
     def _ready(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Ready)
         self.pid = what.pid
+        self.forked = True
         if self.phase == "starting":
             self.phase = "running"
         return [Save(self.run, {"status": self.phase, "pid": what.pid})]
