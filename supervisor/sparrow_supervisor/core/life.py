@@ -48,7 +48,7 @@ class Life:
         self.terms = terms
         self.phase: Phase = phase
         self.pid: int | None = None
-        self.forked = False
+        self.spawned = False
         self.began: Now | None = None
         self.asked: tuple[Status, str] | None = None
         self.kill_at: float | None = None
@@ -80,12 +80,12 @@ class Life:
 
     def _spawned(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Spawned)
-        self.forked = True
+        self.spawned = True
         return [Save(self.run, {"monitor_pid": what.pid})]
 
     def _refused(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, SpawnRefused)
-        if self.forked:
+        if self.spawned:
             return []  # a monitor lives, whatever else is said: only its exit ends the run
         if self.asked is None:
             self.asked = ("rejected", what.reason)
@@ -94,7 +94,7 @@ class Life:
     def _ready(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Ready)
         self.pid = what.pid
-        self.forked = True
+        self.spawned = True
         if self.phase == "starting":
             self.phase = "running"
         return [Save(self.run, {"status": self.phase, "pid": what.pid})]
