@@ -63,6 +63,8 @@ sparrow_make() {
     esac
     sparrow_pip --require-hashes "$@" || return
     sparrow_pip --no-deps --no-build-isolation --editable . || return
+    # Where PYTHONDONTWRITEBYTECODE is set, every start would compile everything anew, which takes longer than all else.
+    .venv/bin/python -m compileall -q .dev/sparrow_mp .dev/sparrow_supervisor >&2 || return
     sparrow_key >.venv/made-for-run || return # what dev needs includes what run needs
     [ "$sparrow_kind" = run ] || cp .venv/made-for-run .venv/made-for-dev
 }

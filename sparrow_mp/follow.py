@@ -55,13 +55,12 @@ def find_run(places: Places, ref: str) -> str:
         raise NoSuchRun(f"No active run with id {ref}, and no record of one")
     if len(ref) == _ID_LENGTH and places.transcript(ref).is_dir():
         return ref
-    runs = _recorded(places)
-    fits = [run for run in runs if run.startswith(ref)]
-    if len(fits) == 1:
-        return fits[0]
-    named = [run for run in runs if _has_name(places.transcript(run), ref)]
+    named = _named(places, ref)
     if named:
         return max(named, key=lambda run: _standing(places.transcript(run)))
+    fits = [run for run in _recorded(places) if run.startswith(ref.lower())]
+    if len(fits) == 1:
+        return fits[0]
     if fits:
         shown = ", ".join(sorted(fits)[:5]) + (", …" if len(fits) > 5 else "")
         raise AmbiguousRun(f"{ref} fits {len(fits)} runs: {shown}; give more of the id")
@@ -78,6 +77,21 @@ def _recorded(places: Places) -> list[str]:
         return [name for name in os.listdir(places.transcripts) if len(name) == _ID_LENGTH]
     except FileNotFoundError:
         return []
+
+
+def _named(places: Places, name: str) -> list[str]:
+    """The recorded runs of a name: asked of the index, which is quick, or of every record where there is no index."""
+    import sqlite3  # here, since most commands need none
+
+    try:
+        index = sqlite3.connect(f"{places.index.as_uri()}?mode=ro", uri=True)
+        try:
+            found = index.execute("SELECT run FROM runs WHERE name = ?", (name,)).fetchall()
+        finally:
+            index.close()
+    except sqlite3.Error:
+        return [run for run in _recorded(places) if _has_name(places.transcript(run), name)]
+    return [run for (run,) in found if places.transcript(run).is_dir()]
 
 
 class _Inputs(msgspec.Struct):
