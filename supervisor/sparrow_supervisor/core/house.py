@@ -35,6 +35,7 @@ class House:
         self._max_queue = max_queue
         self._queue: list[tuple[int, int, str]] = []
         self._arrivals = 0
+        self._waiting = 0
         self._alive = 0
         self._timers: list[tuple[float, str]] = []
         self._asked_for: dict[str, float] = {}
@@ -73,8 +74,8 @@ class House:
     def _submit(self, what: Submitted, now: Now) -> list[Effect]:
         if self.closing or self.stopped:
             return [Refused("shutting_down", "the supervisor is shutting down and takes no new runs")]
-        waits = not self._has_room() or bool(self._waiting())
-        if waits and self._waiting() >= self._max_queue:
+        waits = not self._has_room() or self._waiting > 0
+        if waits and self._waiting >= self._max_queue:
             return [Refused("queue_full", f"{self._max_queue} runs wait already; try again when some have ended")]
         self.lives[what.run] = Life(what.run, what.terms)
         self._enqueue(what.run)
@@ -117,6 +118,7 @@ class House:
             del self.lives[life.run]
             self._asked_for.pop(life.run, None)
             self._alive -= was_alive
+            self._waiting -= not was_alive
             return [*effects, *self._admit(now)]
         self._set_timer(life)
         return effects
@@ -151,19 +153,18 @@ class House:
         life = self.lives.get(run)
         return life is not None and life.phase == "queued"
 
-    def _waiting(self) -> int:
-        while self._queue and not self._waits(self._queue[0][2]):
-            heapq.heappop(self._queue)
-        return len(self._queue)
-
     def _enqueue(self, run: str) -> None:
         self._arrivals += 1
+        self._waiting += 1
         heapq.heappush(self._queue, (-self.lives[run].terms.priority, self._arrivals, run))
 
     def _admit(self, now: Now) -> list[Effect]:
         effects: list[Effect] = []
-        while not self.closing and self._waiting() and self._has_room():
+        while not self.closing and self._queue and self._has_room():
             _, _, run = heapq.heappop(self._queue)
+            if not self._waits(run):
+                continue  # it was withdrawn
+            self._waiting -= 1
             self._alive += 1
             life = self.lives[run]
             effects += life.handle(Admitted(), now)
