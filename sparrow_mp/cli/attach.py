@@ -69,10 +69,10 @@ def _hand_over(run: str, people: bool) -> None:
             say("its input is ended; Ctrl-C leaves it")
     except NotRunning:
         pass  # its end is being told already
-    except (OSError, ValueError):
-        pass  # standard input cannot be read: then only follow
-    except SparrowError as error:
+    except SparrowError as error:  # before OSError: one that timed out is both
         say(f"could not inject: {error.message}")
+    except OSError:
+        pass  # standard input cannot be read: then only follow
 
 
 def _lines() -> Iterator[str]:

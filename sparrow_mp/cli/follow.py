@@ -167,7 +167,7 @@ def _forward(run: str, connect: Callable[[], Client]) -> None:
         client.inject(run, eof=True)
     except NotRunning:
         pass  # it ended without reading all of it, as any program may
+    except SparrowError as error:  # before OSError: one that timed out is both
+        say(f"standard input is not handed on any further: {error.message}")
     except OSError as error:
         say(f"standard input cannot be read any further: {error.strerror}")
-    except SparrowError as error:
-        say(f"standard input is not handed on any further: {error.message}")
