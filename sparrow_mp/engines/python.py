@@ -29,6 +29,9 @@ resume_exec(folder, int(channel), int(wake))
 class PythonEngine:
     """Calls a function with the RunContext: forked from the zygote, or exec'd where the caller has another Python."""
 
+    resumes = True
+    """Its command takes the context up again in the other interpreter."""
+
     def command(self, run: RunContext) -> list[str] | None:
         """The interpreter to execute, where the task wants another one than this."""
         return None if run.interpreter is None else [run.interpreter, "-c", _BOOTSTRAP]

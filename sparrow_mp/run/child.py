@@ -82,7 +82,7 @@ def _drive(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Ma
     if command is not None:
         argv = command(context)
         if argv is not None:
-            _become(argv, spec, folder, channel, wake_fd, in_python=context.interpreter is not None)
+            _become(argv, spec, folder, channel, wake_fd, resumes=getattr(engine, "resumes", False))
     _prepare_python(context)
     function = _resolve(engine, context)
     channel.send(started=True)
@@ -105,11 +105,9 @@ def _python_settings(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(_OURS)}
 
 
-def _become(
-    argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, *, in_python: bool
-) -> NoReturn:
-    """Become the command. Raises Rejected where there is no such program or it cannot be executed."""
-    if in_python:
+def _become(argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, *, resumes: bool) -> NoReturn:
+    """Become the command, which calls ``resume_exec`` where it ``resumes``. Raises Rejected where it cannot be executed."""
+    if resumes:
         quiet = msgspec.structs.replace(spec, env={})
         path = folder / "task.json"
         path.write_bytes(msgspec.json.encode(quiet))
