@@ -55,7 +55,7 @@ def read(ref: str, since: int | str, follow: bool) -> Iterator[bytes]:
     found = find_run(places(), ref)
     first = since if isinstance(since, int) else 0
     if follow and supervisor_alive(places()):
-        lines = connect_running().lines(found, since=first)
+        lines: Iterator[bytes] = connect_running().lines(found, since=first)
     else:
         lines = read_run(places(), found, first, follow=follow)
     if isinstance(since, int):

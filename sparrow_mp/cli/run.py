@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_engines
-from sparrow_mp.cli.output import answer, drop_output, out, out_json, say
+from sparrow_mp.cli.output import answer, coloured, drop_output, on_terminal, out, out_json, paint, say, write
 from sparrow_mp.cli.values import DURATION, parse_env
 from sparrow_mp.cli.words import clean, short
 from sparrow_mp.errors import BadRequest
@@ -173,6 +174,9 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
         with controls.installed():
             run = client.submit(**request).id
             controls.serve(run)
+            if on_terminal(sys.stderr) and not as_json:
+                hint = f"run {short(run)}: Ctrl-C interrupts it, Ctrl-\\ leaves it running"
+                write(sys.stderr, paint([(hint, "dim")], coloured(sys.stderr)) + "\n")
             forwarding = request["stdin"] == "pipe" and stdin_to_forward()
             if forwarding:
                 forward_stdin(run, connect_running)
