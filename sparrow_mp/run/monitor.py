@@ -30,7 +30,7 @@ from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.child import Rejected, run_engine
 from sparrow_mp.run.outbox import Outbox
 from sparrow_mp.run.stdio import Stdio
-from sparrow_mp.run.tree import become_subreaper, children, end_tree, signal_tree
+from sparrow_mp.run.tree import become_subreaper, children, die_with_parent, end_tree, signal_tree
 from sparrow_mp.run.uplink import Uplink
 
 _log = logging.getLogger(__name__)
@@ -100,10 +100,11 @@ class Monitor:
         ours, theirs = socket.socketpair()
         self._stdio = Stdio(with_input=self._spec.stdin == "pipe")
         held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it means what the engine expects
+        own = os.getpid()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            self._be_engine(theirs, held_back)
+            self._be_engine(theirs, held_back, own)
         signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
         theirs.close()
         self._engine_pid = pid
@@ -114,11 +115,12 @@ class Monitor:
         self._channel = Channel(ours)
         self._stdio.become_monitors()
 
-    def _be_engine(self, end: socket.socket, mask: Iterable[int]) -> NoReturn:
+    def _be_engine(self, end: socket.socket, mask: Iterable[int], monitor: int) -> NoReturn:
         """In the engine's process: make it what people expect of one that a shell started, then drive the engine."""
         channel = Channel(end)
         try:
             os.setpgid(0, 0)
+            die_with_parent(monitor)  # the zygote ends what a dead monitor leaves; this is for when it is dead as well
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
