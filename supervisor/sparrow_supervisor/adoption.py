@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import shutil
 import sqlite3
@@ -121,6 +122,7 @@ def _look_for_monitor(reactor: Reactor, member: Member) -> None:
 
 def _sweep(reactor: Reactor) -> None:
     """What no live run has: a working folder (a supervisor died between making one and saying yes), a socket's file."""
+    reactor.index.forget_all_but(set(os.listdir(reactor.places.transcripts)))
     for folder in reactor.places.runs.iterdir():
         if folder.name not in reactor.members:
             shutil.rmtree(folder, ignore_errors=True)

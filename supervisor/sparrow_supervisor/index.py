@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,12 @@ class Index:
     def delete(self, run: str) -> None:
         """Forget a run that has ended."""
         self._db.execute("DELETE FROM runs WHERE run = ? AND ended IS NOT NULL", (run,))
+
+    def forget_all_but(self, recorded: Collection[str]) -> None:
+        """Forget the ended runs whose records are gone: they were deleted while no supervisor was there."""
+        ended = self._db.execute("SELECT run FROM runs WHERE ended IS NOT NULL").fetchall()
+        gone = [(run,) for (run,) in ended if run not in recorded]
+        self._db.executemany("DELETE FROM runs WHERE run = ?", gone)
 
     def live(self) -> list[sqlite3.Row]:
         """The rows of all runs that have not ended, oldest first."""
