@@ -225,7 +225,6 @@ class ExitReport(Body, kw_only=True):
     interrupted: str | None = None
     forced: bool = False
     leftovers: int = 0
-    delivered: list[str] = []
     taken: list[str] = []
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0

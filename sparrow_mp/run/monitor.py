@@ -39,7 +39,6 @@ _RETRY_S = 0.002
 _LEFTOVER_GRACE_S = 0.3
 _APPEND_AT_ONCE = 2000
 _PENDING_AT_END = 10_000
-_RECEIPTS_AT_END = 1000
 _TAKEN_AT_END = 1000
 
 
@@ -427,7 +426,6 @@ class Monitor:
     def _write_report(self) -> None:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._report.wait_status = self._engine_status
-        self._report.delivered = list(self._seen)[-_RECEIPTS_AT_END:]
         self._report.cpu_user_s = used.ru_utime
         self._report.cpu_system_s = used.ru_stime
         self._report.taken = list(self._seen)[-_TAKEN_AT_END:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparrow_mp import wire
@@ -85,12 +85,9 @@ class Delivery:
             refused = receipt.code is not None
             parcel.answer(wire.refused(receipt.code or "", receipt.message or "") if refused else wire.ok())
 
-    def settle(self, run: str, delivered: Collection[str]) -> None:
-        """The run has ended: what its monitor did not report as delivered, it did not get."""
+    def give_up(self, run: str) -> None:
+        """The run has ended: what it did not confirm, it did not get."""
         for request in [request for request, parcel in self._parcels.items() if parcel.run == run]:
-            if request in delivered:
-                self.confirmed(wire.Receipt(id=request))
-                continue
             parcel = self._parcels.pop(request)
             if parcel.answer is not None:
                 parcel.answer(wire.refused("not_running", f"run {run[:8]} ended before it could take it"))

@@ -66,7 +66,7 @@ class Ending:
         self.close_books(run, outcome, self._reactor.recorder.seq(run))
         self._reactor.hub.publish(run, "RunFinished", line, self._reactor.recorder.seq(run))
         self._reactor.recorder.close(run)
-        self._reactor.delivery.settle(run, ())
+        self._reactor.delivery.give_up(run)
         del self._reactor.members[run]
         _log.info("run %s: %s after %.1f s", run, describe(outcome), outcome.duration_ms / 1000)
 
