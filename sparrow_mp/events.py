@@ -13,7 +13,9 @@ The structs forbid unknown fields, so that the fast path costs nothing; what it 
 
 from __future__ import annotations
 
+import functools
 import types
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
@@ -103,7 +105,7 @@ class Outcome(Part, kw_only=True):
     usage: Usage | None = None
 
 
-class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, tag_field="type", tag=True, dict=True):
+class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, tag_field="type", tag=True):
     """What every event bears. An engine leaves these three alone: ``emit()`` fills them in.
 
     ``run`` is a UUIDv4 (36 characters), ``seq`` counts from 1 within the run, ``ts`` is RFC 3339 in UTC with microseconds.
@@ -315,6 +317,9 @@ AnyEvent = Union[Event, Unknown]
 EVENT_TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
 """Every known type by its name on the wire."""
 
+PLAIN_TYPES = frozenset(EVENT_TYPES.values())
+"""The types whose instances hold nothing but what their fields say: all but those of events with unknown fields."""
+
 _Known = Union[tuple(EVENT_TYPES.values())]  # type: ignore[valid-type]  # built at run time from the classes above
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Known)
 _encoder = msgspec.json.Encoder()
@@ -351,12 +356,16 @@ def decode_lines(lines: bytes) -> list[Event]:
 
 def encode(event: AnyEvent) -> bytes:
     """The event as JSON without a line break; what an unknown field held is still there."""
+    if type(event) in PLAIN_TYPES:
+        return _encoder.encode(event)
     if isinstance(event, Unknown):
         return _encoder.encode(event.fields)
-    original = event.__dict__.get("original") if hasattr(event, "__dict__") else None
-    if original is None:
-        return _encoder.encode(event)
-    return _encoder.encode(_merged(original, msgspec.to_builtins(event)))
+    return _encoder.encode(_merged(event.__dict__["original"], msgspec.to_builtins(event)))
+
+
+def encode_lines(events: Sequence[Event]) -> bytes:
+    """Many events of plain types, each with a line break."""
+    return _encoder.encode_lines(events)
 
 
 def type_name(event: AnyEvent) -> str:
@@ -389,11 +398,18 @@ def _decode_slowly(line: bytes | str, refused: Exception) -> AnyEvent:
     if bare == fields:
         raise EventError(f"not a {fields['type']}: {refused}")
     try:
-        event = msgspec.convert(bare, known)
+        event = msgspec.convert(bare, _keeping(known))
     except msgspec.ValidationError as error:
         raise EventError(f"not a {fields['type']}: {error}") from None
     event.__dict__["original"] = fields
     return event
+
+
+@functools.cache
+def _keeping(known: type[Event]) -> type[Event]:
+    """The same type, with a place for what an event came with. Apart, so that usual events need no such place."""
+    kind = msgspec.defstruct(known.__name__, [], bases=(known,), tag=known.__name__, dict=True, kw_only=True)
+    return cast("type[Event]", kind)
 
 
 def _without_unknown(value: Any, kind: Any) -> Any:

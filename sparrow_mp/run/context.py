@@ -14,11 +14,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from sparrow_mp.events import ApprovalRequested, Autonomy, Decision, Event, Risk, Unknown
+from sparrow_mp.events import (
+    PLAIN_TYPES,
+    ApprovalRequested,
+    Autonomy,
+    Decision,
+    Event,
+    Risk,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    Unknown,
+)
 from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.outbox import Outbox
 
 _FULL_WAIT_S = 0.005
+_NOT_OURS = (RunQueued, RunStarted, RunFinished)
+_EMITTABLE = PLAIN_TYPES.difference(_NOT_OURS)
 
 
 class Interrupted(BaseException):
@@ -81,9 +94,8 @@ class RunContext:
         """Record several events in their order; much faster than one by one. Raises as ``emit`` does, before any is recorded
         for what is no event; for one that is too large, those before it are recorded.
         """
-        for event in events:
-            if not isinstance(event, (Event, Unknown)):
-                raise TypeError(f"not an event: {type(event).__name__}; emit a struct of sparrow_mp, or Custom")
+        if not _EMITTABLE.issuperset(map(type, events)):
+            _check_types(events)
         if os.getpid() != self._process:
             raise RuntimeError("this process was forked by the engine; only the engine's own process may emit events")
         left = events
@@ -233,3 +245,12 @@ class RunContext:
                 pass
             finally:
                 loop.remove_reader(self._channel.fileno())
+
+
+def _check_types(events: Sequence[object]) -> None:
+    """Raise TypeError for what an engine may not emit."""
+    for event in events:
+        if not isinstance(event, (Event, Unknown)):
+            raise TypeError(f"not an event: {type(event).__name__}; emit a struct of sparrow_mp, or Custom")
+        if isinstance(event, _NOT_OURS):
+            raise TypeError(f"{type(event).__name__} is the supervisor's to say; emit a Message, or Custom")

@@ -26,9 +26,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from sparrow_mp.events import MAX_EVENT_BYTES, AnyEvent, RunStarted, Unknown, encode
+from sparrow_mp.events import MAX_EVENT_BYTES, PLAIN_TYPES, AnyEvent, Event, RunStarted, Unknown, encode, encode_lines
 
 PAGE = 4096
 _MAGIC = b"SPRWOUT1"
@@ -162,6 +162,36 @@ class Outbox:
         if begins and self._opening is not None:
             events = [self._opening, *events]
         room = self.capacity - (end - _U64.unpack_from(page, _ACKED)[0])
+        data, count = self._encoded_at_once(events, seq, stamp, min(room, _BATCH_BYTES))
+        if not count:
+            data, count = self._encoded_singly(events, seq, stamp, room)
+        if not count or not self._write(data, end, origin):
+            return 0
+        _SLOT.pack_into(page, _SLOTS[1 - slot], seq + count, end + len(data), now, origin)
+        page[_CURRENT] = 1 - slot
+        if begins:
+            page[_STARTED] = 1
+        if page[_ASLEEP] and self._wake_fd >= 0:
+            page[_ASLEEP] = 0
+            os.eventfd_write(self._wake_fd, 1)
+        return count - begins
+
+    def _encoded_at_once(self, events: Sequence[AnyEvent], seq: int, stamp: str, most: int) -> tuple[bytes, int]:
+        """The usual case, fast: plain events, each there once, which fit together. Nothing where it is another case."""
+        if not PLAIN_TYPES.issuperset(map(type, events)) or len(set(map(id, events))) != len(events):
+            return b"", 0
+        plain = cast("Sequence[Event]", events)
+        run = self.run
+        for event in plain:
+            seq += 1
+            event.run = run
+            event.seq = seq
+            event.ts = stamp
+        data = encode_lines(plain)
+        return (data, len(plain)) if len(data) <= most else (b"", 0)
+
+    def _encoded_singly(self, events: Sequence[AnyEvent], seq: int, stamp: str, room: int) -> tuple[bytes, int]:
+        """As many as have room, and how many they are. Raises ValueError where the first is over its limit."""
         lines: list[bytes] = []
         size = 0
         for event in events:
@@ -177,19 +207,9 @@ class Outbox:
             lines.append(line)
             size += len(line) + 1
             seq += 1
-        if not lines:
-            return 0
+        count = len(lines)
         lines.append(b"")
-        if not self._write(b"\n".join(lines), end, origin):
-            return 0
-        _SLOT.pack_into(page, _SLOTS[1 - slot], seq, end + size, now, origin)
-        page[_CURRENT] = 1 - slot
-        if begins:
-            page[_STARTED] = 1
-        if page[_ASLEEP] and self._wake_fd >= 0:
-            page[_ASLEEP] = 0
-            os.eventfd_write(self._wake_fd, 1)
-        return len(lines) - 1 - begins
+        return b"\n".join(lines), count
 
     def _encoded(self, event: AnyEvent, seq: int, stamp: str) -> bytes:
         if isinstance(event, Unknown):

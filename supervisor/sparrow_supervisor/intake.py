@@ -20,6 +20,7 @@ from sparrow_supervisor.recorder import Recorder
 _log = logging.getLogger(__name__)
 
 _FRAMES_A_TURN = 16
+_LINES_A_TIME = 1000
 
 
 class Intake:
@@ -153,11 +154,11 @@ class Intake:
         except (OSError, ValueError):
             return True  # it never got as far as having one
         try:
-            while not member.broken:
-                lines = outbox.unrecorded(self._recorder.seq(member.run))[:1000]
-                if not lines:
+            lines = outbox.unrecorded(self._recorder.seq(member.run))
+            for start in range(0, len(lines), _LINES_A_TIME):
+                if member.broken:
                     break
-                if not self.record(member, b"\n".join(lines) + b"\n"):
+                if not self.record(member, b"\n".join(lines[start : start + _LINES_A_TIME]) + b"\n"):
                     return False
         finally:
             outbox.close()
