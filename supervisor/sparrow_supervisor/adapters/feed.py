@@ -18,7 +18,7 @@ import zmq
 from sparrow_mp.events import decode_header
 from sparrow_mp.paths import Places
 from sparrow_supervisor.adapters.ledger import Ledger, Reader
-from sparrow_supervisor.adapters.library import BEGIN, Library, Pruned, Spot
+from sparrow_supervisor.adapters.library import BEGIN, Library, Spot
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class Feed:
         self._library = library
         self._since = since
         self._dirty: dict[str, int] = {}  # the runs to look at; the first seq that was heard of, 0: none in particular
+        self.missed: dict[str, int] = {}
+        """The runs whose records could not be read just now."""
         self.more = False
         """Whether there are messages that nothing will announce: the descriptor tells of each once only."""
         self._socket = context.socket(zmq.SUB)
@@ -116,6 +118,12 @@ class Feed:
             elif run not in self._dirty:
                 self._dirty[run] = 0 if run in tails else _first_seq(payload)
 
+    def retry(self) -> None:
+        """Look again at the records that could not be read."""
+        missed, self.missed = self.missed, {}
+        for run, heard in missed.items():
+            self._dirty.setdefault(run, heard)
+
     def _heads(self, payload: bytes) -> None:
         try:
             runs = _decode_heads(payload).runs
@@ -139,6 +147,7 @@ class Feed:
                 found = self._library.end(run, tail.spot if tail is not None else None)
             except OSError as error:
                 _log.error("the record of run %s cannot be read: %s", run, error.strerror)
+                self.missed[run] = heard
                 continue
             if found is not None:
                 news.append(News(run, *found, None if tail is not None else self._start_of(run, heard, found[0])))
@@ -163,7 +172,10 @@ class Feed:
     def _live(self) -> list[str]:
         try:
             return [name for name in os.listdir(self._places.runs) if self._library.has(name)]
-        except (FileNotFoundError, Pruned):
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            _log.error("%s cannot be read: %s", self._places.runs, error.strerror)
             return []
 
 

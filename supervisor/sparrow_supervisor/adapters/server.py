@@ -11,6 +11,7 @@ import errno
 import heapq
 import logging
 import os
+import resource
 import select
 import socket
 import time
@@ -27,7 +28,8 @@ from sparrow_supervisor.adapters.session import Session
 
 _log = logging.getLogger(__name__)
 
-MOST_CLIENTS = 1_000
+_MOST_CLIENTS = 1_000
+_OWN_DESCRIPTORS = 64
 _HOLD_S = 0.1  # how long a peer has to show that it is a browser
 _TURN_S = 0.005  # how long clients are served before the loop looks around again
 _ACCEPTS = 256
@@ -37,6 +39,7 @@ _PAUSE_S = 0.05
 _FORGET_S = 10.0
 _LOOKS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)  # when the live runs are looked at after the start
 _LAST_WORDS_S = 1.0
+_LAST_MESSAGES_S = 0.05
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -86,7 +89,11 @@ class Server:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
         self._accepting = True
+        # Each client may need a second descriptor for a while; the records have to be read in any case.
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = max(8, min(_MOST_CLIENTS, (descriptors - _OWN_DESCRIPTORS) // 2))
         self._ended = False
+        self._finishing = 0.0
         self._deadline: float | None = None
         self._watched: dict[int, Callable[[], None]] = {}
         for listener in listeners:
@@ -107,7 +114,8 @@ class Server:
     def finish(self) -> None:
         """End cleanly: accept nobody any more, give the last events to who takes them now."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + _LAST_WORDS_S
+            self._finishing = time.monotonic()
+            self._deadline = self._finishing + _LAST_WORDS_S
             self._pause_accepting()
             self._feed.look_at_known()
 
@@ -140,6 +148,8 @@ class Server:
                 self._watched[fd]()
         self._feed.drain()
         news = self._feed.measure() if self._feed.dirty else []
+        if self._feed.missed:
+            self._later(_PAUSE_S, self._feed.retry)
         if self._accepting and (somebody_waits or news):
             self._accept()
         if news:
@@ -152,12 +162,13 @@ class Server:
             return 0.0
         wait = self._timers[0][0] - time.monotonic() if self._timers else 60.0
         if self._deadline is not None:
-            wait = min(wait, 0.05)
+            wait = min(wait, _LAST_MESSAGES_S)
         return max(0.0, wait)
 
     def _all_said(self) -> bool:
-        """Whether everybody has what there is, but for those who do not take it."""
-        return not (self._ready or self._feed.more or self._feed.dirty)
+        """Whether everybody has what there is, but for those who do not take it; what is on its way to us comes first."""
+        waiting = time.monotonic() < self._finishing + _LAST_MESSAGES_S
+        return not (waiting or self._ready or self._feed.more or self._feed.dirty)
 
     def _serve_ready(self) -> None:
         until = time.monotonic() + _TURN_S
@@ -202,8 +213,8 @@ class Server:
         client.setblocking(False)
         try:
             refusal = listener.refusal(client)
-            if refusal is None and len(self._connections) >= MOST_CLIENTS:
-                refusal = f"too many clients: {MOST_CLIENTS} are connected already"
+            if refusal is None and len(self._connections) >= self._most:
+                refusal = f"too many clients: {self._most} are connected already"
             if refusal is not None:
                 _log.debug("a client was refused: %s", refusal)
                 _turn_away(client, refusal)
@@ -279,8 +290,11 @@ class Server:
             if session.wants_turn and (session.choosing or not session.pending):
                 session.fill()
         except OSError as error:
-            _log.error("a record cannot be read: %s", error)
-            session.fail(f"cannot read the record: {error.strerror}; connect again")
+            if error.errno in _NO_ROOM:
+                session.paused = True
+            else:
+                _log.error("a record cannot be read: %s", error)
+                session.fail(f"cannot read the record: {error.strerror}; connect again")
         if session.refused or (session.pending and not self._send(connection)):
             self._close(connection)
         elif connection.blocked:

@@ -297,6 +297,9 @@ class Session:
             else:
                 self._has_all(run, spot)
             return _SEEK_COST
+        except OSError:
+            self.behind[run] = spot
+            raise
         if chunk is None and limit is not None:
             # The record is shorter than it was: a full disk, and its writer cut it back. What is missing comes again.
             self.behind[run] = spot

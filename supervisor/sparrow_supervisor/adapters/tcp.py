@@ -11,7 +11,7 @@ from sparrow_mp.config import split_address
 from sparrow_mp.errors import ConfigError, StateError
 from sparrow_supervisor.adapters.peers import TcpPeers
 
-_BACKLOG = 512
+_BACKLOG = 4096
 _SEND_BUFFER = 256 << 10
 _IDLE_S, _INTERVAL_S, _PROBES = 15, 5, 3
 

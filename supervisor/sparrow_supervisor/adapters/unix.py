@@ -12,7 +12,7 @@ from sparrow_mp.errors import StateError
 from sparrow_mp.paths import check_address, secure_folder
 from sparrow_supervisor.adapters.peers import unix_peer
 
-_BACKLOG = 512
+_BACKLOG = 4096
 _PATIENCE_S = 1.0
 
 
