@@ -49,6 +49,7 @@ class Monitor:
         self._spec = spec
         self._folder = folder
         self._home = home
+        self._last_seq = last_seq
         self._report = wire.ExitReport()
         self._engine_pid = -1
         self._engine_status: int | None = None
@@ -70,7 +71,7 @@ class Monitor:
         """Start the engine, watch over it, see its tree gone, report."""
         self._signals()
         self._spawn_engine()
-        self._uplink = Uplink(self._spec.endpoint, self._outbox, self._spec.run)
+        self._uplink = Uplink(self._spec.endpoint, self._outbox, self._spec.run, self._last_seq)
         self._uplink.engine_pid = self._engine_pid
         self._uplink.hello()
         self._epoll = select.epoll()

@@ -24,12 +24,15 @@ _FRAMES_A_TURN = 64
 class Uplink:
     """Owns the context and the socket. It never waits."""
 
-    def __init__(self, endpoint: str, outbox: Outbox, run: str) -> None:
+    def __init__(self, endpoint: str, outbox: Outbox, run: str, last_seq: int) -> None:
+        """Connect. ``last_seq`` is the last event that was recorded when the outbox was made: the engine may have appended
+        some since.
+        """
         self._endpoint = endpoint
         self._outbox = outbox
         self._run = run
         self.engine_pid: int | None = None
-        self._acked_seq = outbox.state.seq
+        self._acked_seq = last_seq
         self._sent_seq = self._acked_seq
         self._sent = outbox.acked
         self._batches: deque[tuple[int, int]] = deque()
