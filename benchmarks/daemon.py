@@ -19,7 +19,7 @@ from sparrow_mp.connect import addresses
 from sparrow_mp.paths import find_places
 
 ROOT = Path(__file__).resolve().parent.parent
-_PATIENCE_MS = 10_000
+_PATIENCE_MS = 20_000
 
 
 class Sparrow:

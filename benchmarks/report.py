@@ -22,8 +22,7 @@ def as_markdown(rows: Sequence[Row], machine: dict[str, str], failures: dict[str
         *(_line(row) for row in rows),
         *(f"| {name} | not measured: {_cell(reason)} | | | | | **no** |" for name, reason in failures.items()),
         "",
-        "The baselines: " + "; ".join(_baselines(rows)) + ".",
-        "",
+        *(f"- {baseline}." for baseline in _baselines(rows)),
         *(f"- {note}" for note in _notes(rows)),
         "",
         "Measured on: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
@@ -94,7 +93,10 @@ def _value(value: float | None, row: Row) -> str:
 
 def _baselines(rows: Sequence[Row]) -> list[str]:
     """What each figure is compared with, each once."""
-    return [f"{figure} {against}" for figure, against in dict.fromkeys((row.figure, row.against) for row in rows)]
+    return [
+        f"{figure} is compared with {against}"
+        for figure, against in dict.fromkeys((row.figure, row.against) for row in rows)
+    ]
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
