@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _FRAMES_A_TURN = 16
 _LINES_A_TIME = 1000
+_GAPS_ALLOWED = 1000
+"""More than can be under way when something is lost, each of which is a gap of its own."""
 
 
 class Intake:
@@ -100,8 +102,13 @@ class Intake:
             return
         recorded = self._recorder.seq(member.run)
         if first > recorded + 1:
-            member.link.resend(recorded)  # something was lost on the way, which is in the outbox
+            member.gaps += 1
+            if member.gaps > _GAPS_ALLOWED:
+                self._break(member, f"it broke the protocol: it does not say what follows event {recorded}")
+            else:
+                member.link.resend(recorded)  # something was lost on the way, which is in the outbox
             return
+        member.gaps = 0
         known = recorded + 1 - first
         if known:
             lines = b"\n".join(lines.split(b"\n", known)[known:])

@@ -23,6 +23,8 @@ class Member:
     monitor_fd: int = -1
     broken: bool = False
     """It broke the protocol: what it still says is not recorded."""
+    gaps: int = 0
+    """How many frames in a row did not follow the last recorded event."""
     stalled: bool = False
     """The disk is full: nothing is read until what came is recorded."""
 
