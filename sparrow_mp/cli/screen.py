@@ -106,7 +106,10 @@ class FollowView:
 
 
 class RecordView:
-    """A transcript: every event with the time of day, a new day on a line of its own, all on standard output."""
+    """A transcript: every event with the time of day, a new day on a line of its own, all on standard output.
+
+    Of progress that is told again and again without a word between, the last is enough; on a terminal it is a bar meanwhile.
+    """
 
     def __init__(self) -> None:
         self._colour = coloured(sys.stdout)
@@ -114,10 +117,23 @@ class RecordView:
         self._clock = ""
         self._day = ""
         self._joining: type[ev.AnyEvent] | str | None = None
+        self._progress: ev.Progress | None = None
+        self._bar = ProgressBar()
 
     def show(self, event: ev.AnyEvent) -> None:
-        """Write the event."""
+        """Write the event, unless the next may replace it."""
+        if isinstance(event, ev.Progress):
+            self._progress = event
+            self._bar.show(event)
+            return
+        self._show_progress()
         write(sys.stdout, self.text(event))
+
+    def _show_progress(self) -> None:
+        self._bar.clear()
+        held, self._progress = self._progress, None
+        if held is not None:
+            write(sys.stdout, self.text(held))
 
     def text(self, event: ev.AnyEvent) -> str:
         """What is to be written; a part of a line waits for its other parts without a line break."""
@@ -140,7 +156,8 @@ class RecordView:
         return before + "".join(f"{line}\n" for line in lines)
 
     def close(self) -> None:
-        """End a line that is not ended."""
+        """Write what was held back, and end a line that is not ended."""
+        self._show_progress()
         if self._joining is not None:
             write(sys.stdout, self._break())
 

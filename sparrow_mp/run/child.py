@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
+from setproctitle import setproctitle
 
 from sparrow_mp.events import RunStarted
 from sparrow_mp.run.channel import MAX_RESULT_BYTES, Channel
@@ -83,6 +84,7 @@ def _drive(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Ma
         argv = command(context)
         if argv is not None:
             _become(argv, spec, folder, channel, wake_fd, resumes=getattr(engine, "resumes", False))
+    setproctitle(f"sparrow: run {spec.run[:8]} ({spec.name or spec.engine})")
     _prepare_python(context)
     function = _resolve(engine, context)
     channel.send(started=True)

@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S = 0.002
 _LEFTOVER_GRACE_S = 0.3
+_LEFTOVER_LOOK_S = 0.02
 _APPEND_AT_ONCE = 2000
 _PENDING_AT_END = 10_000
 _TAKEN_AT_END = 1000
@@ -382,6 +383,8 @@ class Monitor:
         self._hear_engine()
         if children(os.getpid()) and not self._report.forced:
             self._part_from_leftovers()
+        if children(os.getpid()):
+            self._report.forced = True
         self._end_tree()
         self._drain()
         if self._report.rejected is None:
@@ -393,15 +396,21 @@ class Monitor:
         self._write_report()
 
     def _part_from_leftovers(self) -> None:
-        """What the engine left behind gets SIGTERM and a moment, so that it can tidy up."""
-        signal_tree(signal.SIGTERM, signal.SIGCONT)
-        until = time.monotonic() + _LEFTOVER_GRACE_S
+        """What the engine left behind gets SIGTERM, and time to tidy up: the rest of the grace period, or a moment."""
+        # Whoever is in the engine's group has had the interruption's SIGTERM: a second one would mean "at once" to many.
+        signal_tree(signal.SIGTERM, signal.SIGCONT, spare_group=0 if self._kill_at is None else self._engine_pid)
+        moment = time.monotonic() + _LEFTOVER_GRACE_S
         self._reap()
-        while children(os.getpid()) and time.monotonic() < until:
-            select.select([self._alarm], [], [], 0.01)
+        while children(os.getpid()) and time.monotonic() < (moment if self._kill_at is None else self._kill_at):
+            select.select(
+                [self._alarm.fileno(), self._uplink.fileno(), *self._stdio.descriptors], [], [], _LEFTOVER_LOOK_S
+            )
+            self._hear_supervisor()
             self._reap()
             if len(self._pending) < _PENDING_AT_END:
                 self._read()
+            self._append()
+            self._uplink.pump()
 
     def _drain(self) -> None:
         """Read the pipes dry. Nobody writes any more, unless an end has left the tree: then what is there has to do."""

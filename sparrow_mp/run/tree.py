@@ -93,16 +93,24 @@ def end_tree(reap: Callable[[], None], spare: Collection[int] = (), limit: float
             return left
 
 
-def signal_tree(*numbers: int) -> None:
-    """Send signals to everything below this process, once."""
+def signal_tree(*numbers: int, spare_group: int = 0) -> None:
+    """Send signals to everything below this process, once, but not to the members of one process group."""
     own = os.getpid()
     tree = descendants(own)
     for pid in tree:
         fd = _hold(pid, {own, *tree})
         if fd >= 0:
-            for number in numbers:
-                _send(fd, number)
+            if _group(pid) != spare_group:
+                for number in numbers:
+                    _send(fd, number)
             os.close(fd)
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def _hold(pid: int, parents: Collection[int]) -> int:

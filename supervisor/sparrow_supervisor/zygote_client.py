@@ -54,6 +54,7 @@ class ZygoteClient:
             start_new_session=True,
             cwd="/",
         )
+        self.pid = self._process.pid
         listener.close()
         peer.connect(str(path))
         return peer
