@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 from sparrow_mp import __version__, wire
 from sparrow_mp.config import load_config
 from sparrow_mp.errors import SparrowError, StateError
-from sparrow_mp.paths import Places, find_places, secure_folder
+from sparrow_mp.paths import Places, check_address, find_places, secure_folder
 from sparrow_supervisor.reactor import Reactor
 
 _log = logging.getLogger("sparrow_supervisor")
@@ -38,6 +38,8 @@ def main() -> int:
         )
         for folder in (places.state, places.runtime, places.endpoints, places.transcripts, places.runs):
             secure_folder(folder)
+        # The longest of the addresses below the runtime folder, before anything is started that would have to be ended.
+        check_address(Path(places.endpoint("0" * 32).removeprefix("ipc://")), "a run's socket")
         lock = _lock(places)
         _raise_limits()
         setproctitle("sparrow: supervisor")

@@ -120,12 +120,12 @@ class Intake:
 
     def record(self, member: Member, lines: bytes) -> bool:
         """Check, record and publish lines that follow the last recorded event. False where the disk is full."""
-        first = self._recorder.seq(member.run) + 1
+        first, since = self._recorder.seq(member.run) + 1, self._recorder.open(member.run).ts
         try:
-            groups = check(lines, member.run, first)
+            groups = check(lines, member.run, first, since)
         except ProtocolBroken as broken:
             good = b"".join(lines.splitlines(keepends=True)[: broken.good])
-            if good and not self._keep(member, check(good, member.run, first), first):
+            if good and not self._keep(member, check(good, member.run, first, since), first):
                 return False
             self._break(member, f"it broke the protocol: {broken.reason}")
             return True

@@ -7,6 +7,7 @@ and is bound when that pid is known.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -16,8 +17,12 @@ import msgspec
 import zmq
 
 from sparrow_mp import events, wire
-from sparrow_mp.events import AnyEvent, Error, EventError
+from sparrow_mp.events import AnyEvent, Error, EventError, RunFinished, RunQueued, RunStarted
 from sparrow_mp.run.outbox import timestamp
+
+_RESERVED = frozenset({RunQueued, RunStarted, RunFinished})
+_TS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_TS_LENGTH = 27
 
 
 class ProtocolBroken(Exception):
@@ -37,37 +42,44 @@ class Group(NamedTuple):
     events: list[AnyEvent]
 
 
-def check(lines: bytes, run: str, first: int) -> list[Group]:
+def check(lines: bytes, run: str, first: int, since: str = "") -> list[Group]:
     """Check the lines that a run sent, of which the first must have the seq ``first``; the groups to record and publish.
+    ``since`` is the time of the event before them.
 
     A line that is no event becomes an Error that takes its number. Raises ProtocolBroken.
     """
     try:
         decoded: list[AnyEvent] = list(events.decode_lines(lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _check_slowly(lines, run, first)
+        return _check_slowly(lines, run, first, since)
+    if len(decoded) != lines.count(b"\n"):
+        return _check_slowly(lines, run, first, since)  # an empty line is no event, and is not among them
     seq = first
     kind = type(decoded[0]) if decoded else None
-    alike = True
+    alike = kind not in _RESERVED
     for event in decoded:
         if event.run != run or event.seq != seq:
             raise ProtocolBroken(_lie(event, run, seq), seq - first)
+        if len(event.ts) != _TS_LENGTH:
+            return _check_slowly(lines, run, first, since)
         if type(event) is not kind:
             alike = False
         seq += 1
     if alike:
         return [Group(events.type_name(decoded[0]), lines, decoded)] if decoded else []
+    if not _RESERVED.isdisjoint(map(type, decoded)):
+        return _check_slowly(lines, run, first, since)
     return _grouped(zip(lines.splitlines(keepends=True), decoded, strict=True))
 
 
-def _check_slowly(lines: bytes, run: str, first: int) -> list[Group]:
+def _check_slowly(lines: bytes, run: str, first: int, ts: str) -> list[Group]:
     """The same line by line: some type or field is new to us, or some line is no event."""
     checked: list[tuple[bytes, AnyEvent]] = []
     for seq, line in enumerate(lines.split(b"\n")[:-1], first):
         try:
             event = events.decode(line)
+            _check_words(event, seq)
         except EventError as refused:
-            ts = checked[-1][1].ts if checked else ""
             event = Error(
                 run=run,
                 seq=seq,
@@ -77,8 +89,17 @@ def _check_slowly(lines: bytes, run: str, first: int) -> list[Group]:
             line = events.encode(event)
         if event.run != run or event.seq != seq:
             raise ProtocolBroken(_lie(event, run, seq), seq - first)
+        ts = event.ts
         checked.append((line + b"\n", event))
     return _grouped(checked)
+
+
+def _check_words(event: AnyEvent, seq: int) -> None:
+    """Raise EventError for what a run may not say. Its RunStarted comes first, or second where it was queued."""
+    if type(event) in _RESERVED and not (isinstance(event, RunStarted) and seq <= 2):
+        raise EventError(f"{events.type_name(event)} is the supervisor's to say")
+    if not _TS.fullmatch(event.ts):
+        raise EventError(f"`ts` is {event.ts[:50]!r}; write UTC with microseconds: 2026-11-22T12:00:00.123456Z")
 
 
 def _grouped(checked: Iterable[tuple[bytes, AnyEvent]]) -> list[Group]:

@@ -155,6 +155,13 @@ class Life:
         self.phase = "draining"
         return [Drain(self.run)]
 
+    def _found_out(self, what: RunInput, now: Now) -> list[Effect]:
+        """It has ended, and only what it left shows that it broke a law: that is how it ended all the same."""
+        assert isinstance(what, LimitReached)
+        if self.asked is None and what.at_once:
+            self.asked = (what.status, what.reason)
+        return []
+
     def _drained(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Drained)
         return self._finish(what.report, what.totals, now)
@@ -265,7 +272,7 @@ _ROWS: dict[Phase, dict[type, _Entry]] = {
     "starting": {**_ALIVE, SpawnRefused: Life._refused, Due: Life._timed_out},
     "running": {**_ALIVE, Due: Life._timed_out},
     "stopping": {**_ALIVE, SpawnRefused: Life._refused, Due: Life._kill},
-    "draining": {Drained: Life._drained},
+    "draining": {Drained: Life._drained, LimitReached: Life._found_out},
     "ended": {},
 }
 
