@@ -39,6 +39,10 @@ class Done:
     stdout: bytes
     stderr: bytes
 
+    def __repr__(self) -> str:
+        args = " ".join(arg if len(arg) < 200 else f"{arg[:80]}…" for arg in self.args)
+        return f"<{args} → {self.code}; out {self.stdout[-2000:]!r}; err {self.stderr[-2000:]!r}>"
+
     @property
     def out(self) -> str:
         """What it wrote to its standard output, as text."""
