@@ -81,6 +81,7 @@ class Reactor:
         self.delivery = Delivery(self.index, self.members)
         self.intake = Intake(self.recorder, self.hub, self.tell, self._greeted, self.delivery.confirmed)
         self.zygote = ZygoteClient(places)
+        self._dead_zygotes: list[ZygoteClient] = []
         self.ending = Ending(self)
         self.usage = UsageWatch(self.loop)
 
@@ -122,6 +123,7 @@ class Reactor:
     def _alarmed(self) -> None:
         self._alarm.recv(4096)
         self.zygote.reap()
+        self._dead_zygotes = [dead for dead in self._dead_zygotes if not dead.reap()]
         if self._signals:
             self.feed(ShutdownAsked(at_once=self._signals > 1))
 
@@ -327,7 +329,8 @@ class Reactor:
         _log.error("the zygote died; a new one is started, and the runs go on")
         self.loop.unwatch(self.zygote.fileno())
         self.zygote.close()
-        self.zygote.reap()
+        if not self.zygote.reap():
+            self._dead_zygotes.append(self.zygote)  # its connection ended first; SIGCHLD tells when the rest has
         try:
             self.zygote = ZygoteClient(self.places)
         except OSError as error:

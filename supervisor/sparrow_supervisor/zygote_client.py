@@ -110,10 +110,9 @@ class ZygoteClient:
             said.append((body, self._fds.popleft() if carries else -1))
         return said
 
-    def reap(self) -> None:
-        """Collect a zygote of our own that has ended."""
-        if self._process is not None:
-            self._process.poll()
+    def reap(self) -> bool:
+        """Collect a zygote of our own that has ended. False where there is one that has not."""
+        return self._process is None or self._process.poll() is not None
 
     def close(self) -> None:
         """Let go of the connection; the zygote lives on."""
