@@ -52,8 +52,8 @@ def check(lines: bytes, run: str, first: int, since: str = "") -> list[Group]:
         decoded: list[AnyEvent] = list(events.decode_lines(lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _check_slowly(lines, run, first, since)
-    if len(decoded) != lines.count(b"\n"):
-        return _check_slowly(lines, run, first, since)  # an empty line is no event, and is not among them
+    if not _is_one_a_line(lines, len(decoded)):
+        return _check_slowly(lines, run, first, since)
     seq = first
     kind = type(decoded[0]) if decoded else None
     alike = kind not in _RESERVED
@@ -72,11 +72,27 @@ def check(lines: bytes, run: str, first: int, since: str = "") -> list[Group]:
     return _grouped(zip(lines.splitlines(keepends=True), decoded, strict=True))
 
 
+def _is_one_a_line(lines: bytes, count: int) -> bool:
+    """Whether each of the ``count`` objects that were decoded is a line: the decoder takes line breaks for any other space.
+
+    A line break between two braces can be between two objects only, so there is one between any two; and there is no
+    further one but the last. False also for what is only written in an unusual way, which is looked at line by line then.
+    """
+    return (
+        lines.count(b'}\n{"type":"') == max(0, count - 1)
+        and lines.count(b"\n") == count
+        and lines.endswith(b"\n") is (count > 0)
+        and b"\r" not in lines
+    )
+
+
 def _check_slowly(lines: bytes, run: str, first: int, ts: str) -> list[Group]:
     """The same line by line: some type or field is new to us, or some line is no event."""
     checked: list[tuple[bytes, AnyEvent]] = []
     for seq, line in enumerate(lines.split(b"\n")[:-1], first):
         try:
+            if b"\r" in line:
+                raise EventError("a carriage return between its parts, which many take for a line break")
             event = events.decode(line)
             _check_words(event, seq)
         except EventError as refused:
