@@ -15,7 +15,6 @@ is what a dead monitor left behind, and is ended.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import select
@@ -30,7 +29,8 @@ import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp import __version__
-from sparrow_mp.run import engines, monitor
+from sparrow_mp.run import monitor
+from sparrow_mp.run.rehearsal import rehearse
 from sparrow_mp.run.tree import become_subreaper, children, end_tree
 
 _log = logging.getLogger("sparrow_supervisor.zygote")
@@ -259,8 +259,7 @@ def main() -> None:
     os.umask(0o077)
     become_subreaper()
     setproctitle("sparrow: zygote")
-    for value in engines.BUILT_IN.values():
-        importlib.import_module(value.partition(":")[0])
+    rehearse()
     path = listener.getsockname()
     try:
         Zygote(listener).serve()
