@@ -249,6 +249,9 @@ INJECT = b"I"
 APPROVE = b"P"
 INTERRUPT = b"T"
 
+_MAX_DIGITS = 19
+"""Those of a 64-bit seq; Python refuses to read very long numbers, and with another error."""
+
 
 class Hello(Body, kw_only=True):
     """A run says that it is there: after it was spawned, and after each reconnection of its own doing."""
@@ -294,7 +297,7 @@ def events_frame(first: int, lines: bytes) -> bytes:
 def split_events(body: bytes) -> tuple[int, bytes]:
     """The first seq and the lines of a frame of events, less its kind. Raises BadRequest where it is none."""
     head, found, lines = body.partition(b"\n")
-    if not found or not head.isdigit() or not lines.endswith(b"\n"):
+    if not found or not head.isdigit() or len(head) > _MAX_DIGITS or not lines.endswith(b"\n"):
         raise BadRequest("not a frame of events")
     return int(head), lines
 

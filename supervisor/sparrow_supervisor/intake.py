@@ -124,7 +124,7 @@ class Intake:
         try:
             groups = check(lines, member.run, first, since)
         except ProtocolBroken as broken:
-            good = b"".join(lines.splitlines(keepends=True)[: broken.good])
+            good = b"".join(line + b"\n" for line in lines.split(b"\n")[: broken.good])
             if good and not self._keep(member, check(good, member.run, first, since), first):
                 return False
             self._break(member, f"it broke the protocol: {broken.reason}")
