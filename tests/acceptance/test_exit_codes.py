@@ -14,8 +14,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.acceptance
 
-SLEEPER = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.02; done"
-STUBBORN = "trap 'echo no' TERM; echo up; while :; do sleep 0.02; done"
+SLEEPER = "trap 'echo asked; exit 5' TERM; echo I am there; while :; do sleep 0.02; done"
+STUBBORN = "trap 'echo not yet' TERM; echo I am there; while :; do sleep 0.02; done"
 
 
 def last_outcome(house: House) -> dict:
@@ -68,7 +68,7 @@ def test_a_signal_from_nobody_is_a_crash(shared: House, name: str, number: int):
 def test_a_timeout_is_124(shared: House):
     done = shared.sparrow("run", "--timeout", "0.3", "--", "sh", "-c", SLEEPER)
     assert done.code == 124
-    assert done.out == "up\nasked\n"
+    assert done.out == "I am there\nasked\n"
     assert "timed out" in done.err
     outcome = last_outcome(shared)
     assert outcome["status"] == "timed_out"
@@ -103,7 +103,7 @@ def test_wait_gives_up_after_its_own_timeout_and_leaves_the_run_alone(shared: Ho
 
 def test_ctrl_c_interrupts_and_exits_130(shared: House):
     with on_terminal(shared, "run", "--", "sh", "-c", SLEEPER) as terminal:
-        eventually(lambda: "up" in terminal.screen)
+        eventually(lambda: "I am there\r\n" in terminal.screen)
         terminal.type(CTRL_C)
         assert terminal.wait() == 130
         assert "interrupting" in terminal.screen
@@ -118,9 +118,9 @@ def test_ctrl_c_interrupts_and_exits_130(shared: House):
 
 def test_a_second_ctrl_c_kills(shared: House):
     with on_terminal(shared, "run", "--", "sh", "-c", STUBBORN) as terminal:
-        eventually(lambda: "up" in terminal.screen)
+        eventually(lambda: "I am there\r\n" in terminal.screen)
         terminal.type(CTRL_C)
-        eventually(lambda: "no" in terminal.screen)
+        eventually(lambda: "not yet\r\n" in terminal.screen)
         terminal.type(CTRL_C)
         assert terminal.wait() == 130
         assert "killing" in terminal.screen
@@ -130,15 +130,15 @@ def test_a_second_ctrl_c_kills(shared: House):
 
 def test_a_signal_to_the_command_line_does_the_same_as_the_key(shared: House):
     with shared.begin("run", "--", "sh", "-c", SLEEPER) as going:
-        eventually(lambda: "up" in going.out)
+        eventually(lambda: "I am there" in going.out)
         going.signal(signal.SIGINT)
         assert going.wait().code == 130
     assert last_outcome(shared)["status"] == "interrupted"
 
 
 def test_ctrl_backslash_leaves_the_run_alone(shared: House):
-    with on_terminal(shared, "run", "--", "sh", "-c", "echo up; read line; echo got $line") as terminal:
-        eventually(lambda: "up" in terminal.screen)
+    with on_terminal(shared, "run", "--", "sh", "-c", "echo I am there; read line; echo got $line") as terminal:
+        eventually(lambda: "I am there\r\n" in terminal.screen)
         terminal.type(CTRL_BACKSLASH)
         assert terminal.wait() == 0
         assert "sparrow attach" in terminal.screen
@@ -149,8 +149,8 @@ def test_ctrl_backslash_leaves_the_run_alone(shared: House):
 
 
 def test_a_command_line_that_is_killed_leaves_the_run_alone(shared: House):
-    with shared.begin("run", "--", "sh", "-c", "echo up; read line; exit 4", stdin=subprocess.PIPE) as going:
-        eventually(lambda: "up" in going.out)
+    with shared.begin("run", "--", "sh", "-c", "echo I am there; read line; exit 4", stdin=subprocess.PIPE) as going:
+        eventually(lambda: "I am there" in going.out)
         going.signal(signal.SIGKILL)
         going.wait()
     run = shared.ps("--status", "running")[0]["run"]
