@@ -118,7 +118,8 @@ def _become(argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake
             os.set_inheritable(fd, True)
     if not argv or "\0" in "".join(argv):
         raise Rejected("the command is empty or has a NUL in it", 126)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, for itself
+        signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, dict(spec.env))
     except (FileNotFoundError, NotADirectoryError):
