@@ -21,7 +21,7 @@ ADVERSARIES = {
     "double fork and setsid": "(setsid bash -c \"trap '' TERM; (exec -a MARK sleep 1000) & exec -a MARK sleep 1000\" &) ; ",
     "a wiped environment": "env -i setsid /bin/bash -c 'cd /; (exec -a MARK sleep 1000 </dev/null >/dev/null 2>&1) &' &",
     "a chain of sessions": 'setsid bash -c \'setsid bash -c "setsid bash -c \\"exec -a MARK sleep 1000\\" &" &\' &',
-    "stopped": "(exec -a MARK sleep 1000) & kill -STOP $!;",
+    "stopped": "(exec -a MARK sleep 1000) & until grep -q ^MARK /proc/$!/cmdline; do sleep 0.01; done; kill -STOP $!;",
     "a guard that starts it again": "(trap '' TERM; while :; do (exec -a MARK sleep 1000); done) &",
     "a closed output": "(exec >&- 2>&- <&-; trap '' TERM; exec -a MARK sleep 1000) &",
     "many": 'for i in 1 2 3 4 5 6 7 8 9 10; do (setsid bash -c "exec -a MARK sleep 1000" &) ; done;',
