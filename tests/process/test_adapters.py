@@ -665,8 +665,7 @@ def test_more_clients_than_there_may_be(house):
     for client in clients:
         assert client.line() == said
         client.close()
-    again = eventually(lambda: (client := house.client(), client.quiet() and not client.ended)[1] and client)
-    again.close()
+    eventually(house.settled)
 
 
 def test_no_descriptors_left_is_no_spin_and_no_end(house):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 _CACHE_BYTES = 2 << 20
 _SKIP_BYTES = 1 << 20
+_FRESH_S = 60.0
 
 
 class Spot(NamedTuple):
@@ -254,6 +256,13 @@ class Library:
         if not header.seq:
             return None  # a record of sparrow-cli's: nobody appends to it
         return Spot(header.seq, status.st_ino, size), header.type == "RunFinished"
+
+    def is_fresh(self, run: str) -> bool:
+        """Whether the record grew a moment ago, so that a word about it may be on its way."""
+        try:
+            return abs(time.time() - os.stat(f"{self._root}/{run}/{EVENTS}").st_mtime) < _FRESH_S
+        except OSError:
+            return False
 
     def last_time(self, run: str) -> tuple[str, bool]:
         """The time of the last event, and whether it is RunFinished; an empty one where it has none."""

@@ -36,6 +36,7 @@ _ACCEPTS = 256
 _LINGER_S = 1.0  # how long a client that is told an error has to take it
 _SPILL_S = 2.0  # how long the bytes of a client that does not read are kept
 _PAUSE_S = 0.05
+_GONE_S = 2.0
 _FORGET_S = 10.0
 _LOOKS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)  # when the live runs are looked at after the start
 _LAST_WORDS_S = 1.0
@@ -52,13 +53,30 @@ class Listener(Protocol):
         """Why this client may not read; None where it may."""
         ...
 
+    def is_there(self, client: socket.socket) -> bool:
+        """Whether a client that closed its side still has the other one."""
+        ...
+
 
 class Connection:
     """A client's socket and its session."""
 
-    __slots__ = ("blocked", "closed", "events", "fd", "parting", "queued", "session", "socket", "taken", "watched")
+    __slots__ = (
+        "blocked",
+        "closed",
+        "events",
+        "fd",
+        "listener",
+        "parting",
+        "queued",
+        "session",
+        "socket",
+        "taken",
+        "watched",
+    )
 
-    def __init__(self, client: socket.socket, session: Session) -> None:
+    def __init__(self, listener: Listener, client: socket.socket, session: Session) -> None:
+        self.listener = listener
         self.socket = client
         self.fd = client.fileno()
         self.session = session
@@ -224,7 +242,7 @@ class Server:
             _log.debug("a client was lost at once: %s", error)
             client.close()
             return
-        connection = Connection(client, Session(self._library, self._ledger, _now))
+        connection = Connection(listener, client, Session(self._library, self._ledger, _now))
         connection.events = select.EPOLLIN
         self._connections[connection.fd] = connection
         self._by_session[connection.session] = connection
@@ -274,6 +292,7 @@ class Server:
             session.receive(data)
         else:
             session.end_of_input()
+            self._later(_GONE_S, lambda: self._look_for(connection))
         if session.refused:
             self._close(connection)
             return
@@ -399,6 +418,15 @@ class Server:
         if not connection.parting:
             connection.parting = True
             self._later(_LINGER_S, lambda: self._close(connection))
+
+    def _look_for(self, connection: Connection) -> None:
+        """A client that closed its side first and the other one later is not announced, and may be sent nothing for days."""
+        if connection.closed:
+            return
+        if connection.listener.is_there(connection.socket):
+            self._later(_GONE_S, lambda: self._look_for(connection))
+        else:
+            self._close(connection)
 
     def _close(self, connection: Connection) -> None:
         if connection.closed:

@@ -69,6 +69,7 @@ class Session:
         self._rule = _BY_TIME
         self._ahead: dict[str, int] = {}
         self._scan: Iterator[str] | None = None
+        self._named: frozenset[str] = frozenset()  # what the walk through the folder leaves out
         self._choosing: Generator[None, None, None] | None = None
         self._done = False
         # What it sent, and what it is to be sent:
@@ -262,7 +263,7 @@ class Session:
             if name is None:
                 self._stop_scan()
                 return
-            if name not in self._ledger.tails:
+            if name not in self._ledger.tails and name not in self._named:
                 self.behind.setdefault(name, self._rule)
 
     def _take(self, run: str, room: int) -> int:
@@ -280,12 +281,12 @@ class Session:
                     return cost
                 spot = found
             if limit is not None:
-                if spot.seq > limit.seq and self._run is None:
-                    self._ahead[run] = spot.seq  # it named an event that has not come; those before it are not for it
-                elif run in self._ahead:
-                    spot = max(spot, Spot(self._ahead[run]), key=lambda each: each.seq)
-                    if spot.seq <= limit.seq:
-                        del self._ahead[run]
+                if self._run is None and max(spot.seq, self._ahead.get(run, 0)) > limit.seq:
+                    # It named an event that has not come: those before it are not for it.
+                    self._ahead[run] = max(spot.seq, self._ahead.get(run, 0))
+                    self._has_all(run, spot)
+                    return cost
+                spot = max(spot, Spot(self._ahead.pop(run, 0)), key=lambda each: each.seq)
                 if spot.seq >= limit.seq:
                     self._has_all(run, spot)
                     return cost
@@ -327,11 +328,14 @@ class Session:
 
     def _has_all(self, run: str, spot: Spot) -> None:
         """It was sent all that there is of this run."""
+        tail = self._ledger.tails.get(run)
         if self._run is None:
             self._ledger.caught_up(self)
+            if spot.seq > 0 and (self._library.is_fresh(run) if tail is None else tail.place >= self.met):
+                # Found in the folder before this session has heard of it: when it does, it has so much of it already.
+                self._ahead[run] = spot.seq
             return
         self.cursor = spot
-        tail = self._ledger.tails.get(run)
         self._done = tail.ended if tail is not None else self._ended(run)
         self._ledger.watch(self, run)
         self._maybe_done()
@@ -390,6 +394,7 @@ class Session:
             self._begin_all(_IF_RECENT)
             self._since = oldest
             self.behind.update((name, Spot(seq)) for name, seq in since.items())
+            self._named = frozenset(since)
         self._types = types
 
     def _go_on_with(self, run: str | None) -> None:
@@ -495,6 +500,7 @@ class Session:
         if self._scan is not None:
             self._ledger.pins -= 1
             scan, self._scan = self._scan, None
+            self._named = frozenset()
             if isinstance(scan, Generator):
                 scan.close()
 

@@ -13,7 +13,6 @@ from sparrow_supervisor.adapters.peers import TcpPeers
 
 _BACKLOG = 4096
 _SEND_BUFFER = 256 << 10
-_IDLE_S, _INTERVAL_S, _PROBES = 15, 5, 3
 
 
 class TcpListener:
@@ -60,18 +59,14 @@ class TcpListener:
         """Why this client may not read; None where it may."""
         if not self._peers.is_ours(client):
             return f"this port serves the processes of user {os.geteuid()} on this machine only"
-        for option, value in (
-            (socket.TCP_NODELAY, 1),
-            # A client that closed its side first and then went away is noticed by this only.
-            (socket.TCP_KEEPIDLE, _IDLE_S),
-            (socket.TCP_KEEPINTVL, _INTERVAL_S),
-            (socket.TCP_KEEPCNT, _PROBES),
-        ):
-            client.setsockopt(socket.IPPROTO_TCP, option, value)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Else the kernel keeps megabytes for a client that does not read.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         return None
+
+    def is_there(self, client: socket.socket) -> bool:
+        """Whether a client that closed its side still has the other one: the kernel knows whose a socket is, or was."""
+        return self._peers.is_ours(client)
 
     def close(self) -> None:
         """Stop listening."""

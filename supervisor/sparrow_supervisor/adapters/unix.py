@@ -48,6 +48,10 @@ class UnixListener:
             uid = -1
         return None if uid == os.geteuid() else f"this socket serves the processes of user {os.geteuid()} only"
 
+    def is_there(self, client: socket.socket) -> bool:
+        """Whether a client that closed its side still has the other one: on a Unix socket the loop is told if not."""
+        return True
+
     def close(self) -> None:
         """Stop listening, and remove the socket if it is still this one."""
         self.listening.close()
