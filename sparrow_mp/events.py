@@ -401,7 +401,7 @@ def _decode_slowly(line: bytes | str, refused: Exception) -> AnyEvent:
         event = msgspec.convert(bare, _keeping(known))
     except msgspec.ValidationError as error:
         raise EventError(f"not a {fields['type']}: {error}") from None
-    event.__dict__["original"] = fields
+    cast("dict[str, Any]", event.__dict__)["original"] = fields
     return event
 
 
