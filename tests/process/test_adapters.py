@@ -524,7 +524,7 @@ def test_places_where_no_socket_can_be_are_told(house):
         (house.state / "open" / "a.sock", "open to other users"),
         (house.state / "link" / "a.sock", "symbolic link"),
     ):
-        ready = house.start(unix=str(place))
+        ready = house.start(unix=str(place), subscribed=False)
         assert ready["unix"] is None
         assert words in ready["problems"][0]
         assert ready["tcp"] is not None
@@ -571,7 +571,7 @@ def test_a_place_that_another_process_serves_is_left_alone(house):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(place))
         other.listen()
-        ready = house.start(unix=str(place))
+        ready = house.start(unix=str(place), subscribed=False)
     assert ready["unix"] is None
     assert "another process serves" in ready["problems"][0]
 

@@ -219,6 +219,9 @@ class Adapters(RuleBasedStateMachine):
 
 
 Adapters.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestAdapters = Adapters.TestCase

@@ -292,7 +292,9 @@ class Server:
             session.receive(data)
         else:
             session.end_of_input()
-            self._later(_GONE_S, lambda: self._look_for(connection))
+            self._look_for(connection)
+        if connection.closed:
+            return
         if session.refused:
             self._close(connection)
             return
