@@ -95,7 +95,7 @@ class Outcome(Part, kw_only=True):
     status: str
     cost_usd: float = msgspec.field(default_factory=lambda: 0.0)
     tokens: Tokens = msgspec.field(default_factory=Tokens)
-    diffs: list[DiffStat] = msgspec.field(default_factory=list)
+    diffs: list[DiffStat] = msgspec.field(default_factory=lambda: [])  # noqa: PIE807  `list` would be left out where empty
     duration_ms: int = msgspec.field(default_factory=lambda: 0)
     forced: bool = msgspec.field(default_factory=lambda: False)
     exit_code: int | None = None
@@ -304,7 +304,7 @@ class Unknown(msgspec.Struct, kw_only=True):
     def seq(self) -> int:
         """The event's number in its run, 0 where it has none."""
         seq = self.fields.get("seq", 0)
-        return seq if isinstance(seq, int) else 0
+        return seq if type(seq) is int else 0
 
     @property
     def ts(self) -> str:
@@ -360,7 +360,12 @@ def encode(event: AnyEvent) -> bytes:
         return _encoder.encode(event)
     if isinstance(event, Unknown):
         return _encoder.encode(event.fields)
-    return _encoder.encode(_merged(event.__dict__["original"], msgspec.to_builtins(event)))
+    original = getattr(event, "__dict__", {}).get("original")
+    if original is None:
+        return _encoder.encode(event)  # a type of an engine's own
+    merged = _merged(original, msgspec.to_builtins(event))
+    head = {name: merged[name] for name in ("type", "run", "seq", "ts") if name in merged}
+    return _encoder.encode({**head, **merged})
 
 
 def encode_lines(events: Sequence[Event]) -> bytes:
@@ -401,7 +406,7 @@ def _decode_slowly(line: bytes | str, refused: Exception) -> AnyEvent:
         event = msgspec.convert(bare, _keeping(known))
     except msgspec.ValidationError as error:
         raise EventError(f"not a {fields['type']}: {error}") from None
-    cast("dict[str, Any]", event.__dict__)["original"] = fields
+    event.__dict__["original"] = fields
     return event
 
 

@@ -28,7 +28,7 @@ def render_event(event: ev.AnyEvent) -> list[Line]:
     """The event as lines for people. Whatever control characters it has are made visible; `Output` keeps its colours."""
     if isinstance(event, ev.Unknown):
         return [[(f"{clean(event.type, keep='')} ", "dim"), (compact(_own_fields(event.fields)), "")]]
-    return _RENDER[type(event)](event)
+    return _RENDER[ev.EVENT_TYPES[ev.type_name(event)]](event)
 
 
 def safe_output(text: str) -> str:

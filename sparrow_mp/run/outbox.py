@@ -28,7 +28,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from sparrow_mp.events import MAX_EVENT_BYTES, PLAIN_TYPES, AnyEvent, Event, RunStarted, Unknown, encode, encode_lines
+from sparrow_mp.events import (
+    MAX_EVENT_BYTES,
+    PLAIN_TYPES,
+    AnyEvent,
+    Event,
+    RunStarted,
+    Unknown,
+    decode,
+    encode,
+    encode_lines,
+)
 
 PAGE = 4096
 _MAGIC = b"SPRWOUT1"
@@ -37,6 +47,7 @@ _SLOTS = (16, 48)
 _SLOT = struct.Struct("<QQQQ")
 _U64 = struct.Struct("<Q")
 _BATCH_BYTES = 1 << 18
+_EVENTS_AT_ONCE = 1000
 _SHRINK_OVER = 1 << 20
 
 
@@ -161,6 +172,10 @@ class Outbox:
         begins = not page[_STARTED] and self._opening is not None
         if begins and self._opening is not None:
             events = [self._opening, *events]
+        if len(events) > _EVENTS_AT_ONCE:
+            events = events[
+                :_EVENTS_AT_ONCE
+            ]  # all that are given are encoded, and again where they do not fit together
         room = self.capacity - (end - _U64.unpack_from(page, _ACKED)[0])
         data, count = self._encoded_at_once(events, seq, stamp, min(room, _BATCH_BYTES))
         if not count:
@@ -188,7 +203,9 @@ class Outbox:
             event.seq = seq
             event.ts = stamp
         data = encode_lines(plain)
-        return (data, len(plain)) if len(data) <= most else (b"", 0)
+        if len(data) > most or data.count(b"\n") != len(plain) or b"\r" in data:
+            return b"", 0
+        return data, len(plain)
 
     def _encoded_singly(self, events: Sequence[AnyEvent], seq: int, stamp: str, room: int) -> tuple[bytes, int]:
         """As many as have room, and how many they are. Raises ValueError where the first is over its limit."""
@@ -214,12 +231,15 @@ class Outbox:
     def _encoded(self, event: AnyEvent, seq: int, stamp: str) -> bytes:
         if isinstance(event, Unknown):
             head = {"type": event.type, "run": self.run, "seq": seq, "ts": stamp}
-            event = Unknown(type=event.type, fields={**event.fields, **head})
+            event = Unknown(type=event.type, fields={**head, **event.fields, **head})
         else:
             event.run = self.run
             event.seq = seq
             event.ts = stamp
-        return encode(event)
+        line = encode(event)
+        if b"\n" in line or b"\r" in line:
+            line = encode(decode(line))  # an engine gave JSON that was encoded already (msgspec.Raw), on several lines
+        return line
 
     def _write(self, data: bytes, end: int, origin: int) -> bool:
         """Write behind the end, around the ring's corner where need be. False where the disk is full."""
@@ -292,7 +312,7 @@ class Outbox:
         while offset < state.end:
             data = self.read(offset)
             offset += len(data)
-            lines.extend(data.splitlines())
+            lines.extend(data.split(b"\n")[:-1])
         first = state.seq - len(lines) + 1
         return lines[max(0, recorded - first + 1) :]
 

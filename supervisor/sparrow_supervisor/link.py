@@ -112,7 +112,7 @@ def _check_slowly(lines: bytes, run: str, first: int, ts: str) -> list[Group]:
 
 def _check_words(event: AnyEvent, seq: int) -> None:
     """Raise EventError for what a run may not say. Its RunStarted comes first, or second where it was queued."""
-    if type(event) in _RESERVED and not (isinstance(event, RunStarted) and seq <= 2):
+    if isinstance(event, tuple(_RESERVED)) and not (isinstance(event, RunStarted) and seq <= 2):
         raise EventError(f"{events.type_name(event)} is the supervisor's to say")
     if not _TS.fullmatch(event.ts):
         raise EventError(f"`ts` is {event.ts[:50]!r}; write UTC with microseconds: 2026-11-22T12:00:00.123456Z")
