@@ -136,6 +136,29 @@ def _prepare_python(context: RunContext) -> None:
     sys.argv = [context.task]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: context.interrupted_by_signal())
+    _keep_signals_from_forks()
+
+
+def _keep_signals_from_forks() -> None:
+    """What the engine forks is ended by SIGTERM, as multiprocessing expects of its workers.
+
+    With our handler they would live on, and with asyncio's their signals would arrive in the engine. SIGTERM is held back
+    meanwhile, since one that came between the fork and the change would be forgotten.
+    """
+    masks = threading.local()
+
+    def before() -> None:
+        masks.former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.former)
+
+    def in_child() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.former)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _resolve(engine: Any, context: RunContext) -> Any:

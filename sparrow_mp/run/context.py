@@ -104,7 +104,7 @@ class RunContext:
             left = left[done:]
             # Full: the supervisor is behind or away, or the disk is full. Nobody signals room, hence the short wait.
             if left and not done and self._interrupted.wait(_FULL_WAIT_S):
-                raise Interrupted(self._words)
+                raise Interrupted(self.interruption)
 
     # ── interruption ──
 
@@ -118,12 +118,14 @@ class RunContext:
     @property
     def interruption(self) -> str:
         """The words of whoever asked; empty where none were given."""
+        if not self._words and self._interrupted.is_set():
+            self._take()  # they were sent before the signal, which may have been faster all the same
         return self._words
 
     def check(self) -> None:
         """Raise Interrupted once somebody asked this run to end."""
         if self.interrupted:
-            raise Interrupted(self._words)
+            raise Interrupted(self.interruption)
 
     def interrupted_by_signal(self) -> None:
         """The engine's process got SIGTERM. Called by the signal's handler."""
@@ -214,7 +216,7 @@ class RunContext:
             if found is not None:
                 return found
             if self._interrupted.is_set():
-                raise Interrupted(self._words)
+                raise Interrupted(self.interruption)
             left = 3600.0 if deadline is None else deadline - time.monotonic()
             if left <= 0 or self._channel.closed:
                 return None
@@ -233,7 +235,7 @@ class RunContext:
             if found is not None:
                 return found
             if self._interrupted.is_set():
-                raise Interrupted(self._words)
+                raise Interrupted(self.interruption)
             left = None if deadline is None else deadline - loop.time()
             if (left is not None and left <= 0) or self._channel.closed:
                 return None
