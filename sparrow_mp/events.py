@@ -406,7 +406,7 @@ def _decode_slowly(line: bytes | str, refused: Exception) -> AnyEvent:
         event = msgspec.convert(bare, _keeping(known))
     except msgspec.ValidationError as error:
         raise EventError(f"not a {fields['type']}: {error}") from None
-    event.__dict__["original"] = fields
+    vars(event)["original"] = fields
     return event
 
 

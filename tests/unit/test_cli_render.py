@@ -80,6 +80,13 @@ def test_every_event_as_plain_text(event, expected):
     assert "\n".join(paint(line, False) for line in render_event(event)) == expected
 
 
+@pytest.mark.parametrize(("event", "expected"), EXAMPLES)
+def test_a_field_that_a_later_version_added_changes_nothing(event, expected):
+    if isinstance(event, ev.Event):
+        event = ev.decode(json.dumps({**json.loads(ev.encode(event)), "later": 1}))
+        assert render_event(event) == render_event(ev.decode(ev.encode(event).replace(b',"later":1', b"")))
+
+
 def test_no_type_is_forgotten():
     assert {type(event).__name__ for event, _ in EXAMPLES} == {*ev.EVENT_TYPES, "Unknown"}
 
