@@ -83,8 +83,8 @@ def test_every_event_as_plain_text(event, expected):
 @pytest.mark.parametrize(("event", "expected"), EXAMPLES)
 def test_a_field_that_a_later_version_added_changes_nothing(event, expected):
     if isinstance(event, ev.Event):
-        event = ev.decode(json.dumps({**json.loads(ev.encode(event)), "later": 1}))
-        assert render_event(event) == render_event(ev.decode(ev.encode(event).replace(b',"later":1', b"")))
+        changed = ev.decode(json.dumps({**json.loads(ev.encode(event)), "later": 1}))
+        assert render_event(changed) == render_event(event)
 
 
 def test_no_type_is_forgotten():
