@@ -96,6 +96,7 @@ def _ended_already(reactor: Reactor, run: str) -> bool:
     if not isinstance(last, RunFinished):
         return False
     reactor.ending.close_books(run, last.outcome, last.seq)
+    reactor.ending.clear_away(run)
     reactor.recorder.close(run)
     return True
 

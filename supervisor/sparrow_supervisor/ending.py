@@ -65,13 +65,14 @@ class Ending:
             return
         self.close_books(run, outcome, self._reactor.recorder.seq(run))
         self._reactor.hub.publish(run, "RunFinished", line, self._reactor.recorder.seq(run))
+        self.clear_away(run)  # not before it is published: adapters that start just now know the live runs by their folders
         self._reactor.recorder.close(run)
         self._reactor.delivery.give_up(run)
         del self._reactor.members[run]
         _log.info("run %s: %s after %.1f s", run, describe(outcome), outcome.duration_ms / 1000)
 
     def close_books(self, run: str, outcome: Outcome, events: int) -> None:
-        """The run is ended in the index and in meta.json; its working folder and its exit status are no longer needed."""
+        """The run is ended in the index and in meta.json."""
         ended = timestamp(time.time_ns() // 1000)
         fields: dict[str, object] = {
             "status": outcome.status,
@@ -89,6 +90,9 @@ class Ending:
             (self._reactor.places.transcript(run) / META).write_bytes(wire.encode(meta))
         except OSError as error:
             _log.error("run %s: its meta.json cannot be written: %s", run, error.strerror)
+
+    def clear_away(self, run: str) -> None:
+        """Its working folder and its exit status are no longer needed."""
         self._reactor.zygote.ask(op="release", run=run)
         shutil.rmtree(self._reactor.places.run_folder(run), ignore_errors=True)
 
