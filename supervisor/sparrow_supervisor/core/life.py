@@ -48,7 +48,7 @@ class Life:
         self.terms = terms
         self.phase: Phase = phase
         self.pid: int | None = None
-        self.spawned = False
+        self.spawned = phase == "running"
         self.began: Now | None = None
         self.asked: tuple[Status, str] | None = None
         self.kill_at: float | None = None
@@ -227,7 +227,7 @@ class Life:
             return "lost", (self.exit.account if self.exit else "") or "it ended while nothing was left to see how"
         number = ended_by(self.exit.status)
         if number is not None:
-            return "crashed", f"its monitor was ended by signal {number}, and what it ran with it"
+            return "crashed", "its monitor was killed, and what it ran was ended with it"
         return "crashed", "its monitor failed; the zygote's log says why"
 
 
