@@ -12,6 +12,8 @@ from benchmarks.rows import Row
 
 BEGIN = "<!-- figures: written by scripts/bench -->"
 END = "<!-- /figures -->"
+_QUIET = 0.75
+"""A figure before which less of the CPU than this was idle is told to be doubtful."""
 
 
 def as_markdown(rows: Sequence[Row], machine: dict[str, str], failures: dict[str, str]) -> str:
@@ -101,6 +103,11 @@ def _baselines(rows: Sequence[Row]) -> list[str]:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     notes = dict.fromkeys((row.figure, row.note) for row in rows if row.note)
+    busy = {row.figure: row.idle_before for row in rows if row.idle_before is not None and row.idle_before < _QUIET}
+    for figure, idle in busy.items():
+        notes[
+            figure, f"other programs were busy ({idle:.0%} of the CPU was idle before), so take it with a grain of salt"
+        ] = None
     missing = [f"{name} ({what})" for name, what in NOT_MEASURED.items()]
     return [*(f"{figure}: {note}." for figure, note in notes), f"Not measured by this harness: {'; '.join(missing)}."]
 
