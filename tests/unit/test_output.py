@@ -75,6 +75,14 @@ def test_any_pieces_of_any_bytes_give_the_lines_of_the_whole(
         assert not any(partial for _, partial in pieces)
 
 
+@pytest.mark.parametrize("char", "a\x80\u07ff\u0800\ufffd\uffff\U00010000\U0010ffff", ids=ascii)
+def test_a_character_is_never_cut_by_a_prompt(char: str) -> None:
+    data = char.encode()
+    for place in range(len(data) + 1):
+        pieces = feed([b"a" + data[:place], data[place:] + b"b"], frozenset({0}))
+        assert joined(pieces) == [f"a{char}b"]
+
+
 @st.composite
 def long_lines(draw: st.DrawFn) -> bytes:
     """Some lines around the limit, of characters of one to four bytes."""
