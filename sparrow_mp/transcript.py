@@ -42,6 +42,10 @@ class TranscriptReader:
     def __init__(self, folder: Path, *, since: int = 0) -> None:
         self.folder = folder
         self.seq = since
+        self._since = since
+        self._at = 0
+        """The last seq that was gone past, which is less than ``seq`` while the record has not come that far."""
+        self._part = folder / EVENTS
         self._fd = -1
         self._inode = -1
         self._offset = 0
@@ -55,7 +59,7 @@ class TranscriptReader:
         Raises OSError where the record cannot be read; one that is not there yet is empty.
         """
         if not self._sought:
-            self._seek(self.seq)
+            self._seek(self._since)
         while True:
             if self._fd < 0 and not self._open_next():
                 return []
@@ -69,7 +73,10 @@ class TranscriptReader:
             whole, found, rest = (self._rest + data).rpartition(b"\n")
             self._rest = rest
             if found:
-                return self._numbered(whole.split(b"\n"))
+                lines = self._wanted(self._numbered(whole.split(b"\n")))
+                if lines:
+                    self.seq = self._at
+                    return lines
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -88,14 +95,22 @@ class TranscriptReader:
         if not self._legacy:
             last = decode_header(lines[-1]).seq
             if last:
-                self.seq = last
+                self._at = last
                 return lines
             self._legacy = True
         numbered = []
         for line in lines:
-            self.seq += 1
-            numbered.append(normalise(line, self.seq))
+            self._at += 1
+            numbered.append(normalise(line, self._at))
         return numbered
+
+    def _wanted(self, lines: list[bytes]) -> list[bytes]:
+        """Those over ``since``: where the record had not come that far, others are read before them."""
+        if self._since:
+            lines = [line for line in lines if decode_header(line).seq > self._since]
+            if lines:
+                self._since = 0
+        return lines
 
     def _open_next(self) -> bool:
         """Open the part that follows what was read. False where there is none yet."""
@@ -106,18 +121,19 @@ class TranscriptReader:
             # Where it was sealed after the look at the folder, the one opened is already the next but one.
             if chosen.name != EVENTS or self._following() == chosen:
                 return True
-            self._close_part()
+            self.close()
 
     def _following(self) -> Path:
         """The first part that holds nothing of what was read."""
         files = parts(self.folder)
-        return next((path for path in files[:-1] if _sealed_from(path) > self.seq), files[-1])
+        return next((path for path in files[:-1] if _sealed_from(path) > self._at), files[-1])
 
     def _open(self, path: Path) -> bool:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        self._part = path
         self._inode = os.fstat(self._fd).st_ino
         self._offset = 0
         self._rest = b""
@@ -132,6 +148,8 @@ class TranscriptReader:
         return growing != self._inode and os.fstat(self._fd).st_size == self._offset
 
     def _close_part(self) -> None:
+        if self._part.name != EVENTS:
+            self._at = max(self._at, _sealed_from(self._part))  # also where it holds nothing
         self.close()
 
     def _seek(self, since: int) -> None:
@@ -142,11 +160,10 @@ class TranscriptReader:
                 return
             if chosen.name != EVENTS or self._holding(since + 1) == chosen:
                 break  # else it was sealed after the look at the folder
-            self._close_part()
+            self.close()
         self._sought = True
         if first_header_seq(self._fd) == 0:
             self._legacy = True
-            self.seq = 0
             skipped = 0
             while skipped < since:
                 line = _line_at(self._fd, self._offset)
@@ -154,9 +171,11 @@ class TranscriptReader:
                     break
                 self._offset += len(line)
                 skipped += 1
-            self.seq = skipped
+            self._at = skipped
             return
         self._offset = bisect_lines(self._fd, lambda line: decode_header(line).seq > since)
+        if self._offset:
+            self._at = decode_header(_line_at(self._fd, line_start(self._fd, self._offset - 1))).seq
 
     def _holding(self, seq: int) -> Path:
         """The part that holds, or will hold, the event ``seq``: the last one that begins no later than it."""
