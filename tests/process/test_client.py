@@ -262,7 +262,7 @@ def test_a_request_that_may_have_been_done_is_not_sent_again(places, sparrow):
     began = time.monotonic()
     with pytest.raises(NoSupervisor, match="unknown whether"):
         sparrow.request({"op": "x.hang"})
-    assert time.monotonic() - began < 1.3
+    assert time.monotonic() - began < 8  # not only when the request's time is over
     assert len(started(places)) == 1
 
 
@@ -349,7 +349,7 @@ def test_a_wake_up_comes_at_once(sparrow):
         late.append(time.monotonic())
         timer.join()
     sent = [float(event.text) for _, event in zip(range(5), run.events(since=1), strict=False)]
-    assert sorted(b - a for a, b in zip(sent, late, strict=True))[2] < 0.1
+    assert sorted(b - a for a, b in zip(sent, late, strict=True))[2] < 0.9  # not only when it looks by itself
 
 
 def test_events_that_no_message_told_of_come_all_the_same(sparrow):
@@ -357,7 +357,7 @@ def test_events_that_no_message_told_of_come_all_the_same(sparrow):
     later(0.5, lambda: emit(sparrow, run, message("a"), FINISH, publish=False))
     began = time.monotonic()
     assert [event.seq for event in run.events()] == [1, 2, 3]
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 10
 
 
 def test_a_stream_outlives_the_supervisor(places, sparrow):
@@ -600,7 +600,7 @@ def test_the_async_client_notices_a_death(places):
             began = time.monotonic()
             with pytest.raises(NoSupervisor, match="unknown"):
                 await sparrow.request({"op": "x.hang"})
-            assert time.monotonic() - began < 1.3
+            assert time.monotonic() - began < 8  # not only when the request's time is over
             events = run.events()
             assert (await anext(events)).seq == 1
             await sparrow.request({"op": "x.emit", "run": run.id, "events": [FINISH]})
