@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparrow_mp import transcript
 from sparrow_mp.transcript import (
     TranscriptReader,
     bisect_lines,
@@ -236,6 +237,46 @@ def test_several_sealings_between_two_reads(tmp_path: Path) -> None:
             seal(folder, sealed)
             append(folder, whole(lines(first, last)))
         assert read_all(reader) == lines(3, 10)
+
+
+@pytest.mark.parametrize("since", [0, 2, 4, 5])
+@pytest.mark.parametrize("moment", ["before a part is opened", "before its end is believed"])
+def test_sealing_at_the_worst_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: int, moment: str) -> None:
+    """More is written, the part is sealed and the next one begun, between two system calls of the reader."""
+    folder = record(tmp_path / "record", (1, 3))
+    done = False
+
+    def interfere() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            append(folder, whole(lines(4, 6)))
+            seal(folder, 1)
+            append(folder, whole(lines(7, 8)))
+
+    look, read = transcript.parts, os.pread
+
+    def look_and_be_late(folder: Path) -> list[Path]:
+        found = look(folder)
+        interfere()
+        return found
+
+    def read_and_be_late(fd: int, size: int, offset: int) -> bytes:
+        data = read(fd, size, offset)
+        if not data:
+            interfere()
+        return data
+
+    with TranscriptReader(folder, since=since) as reader:
+        if moment == "before a part is opened":
+            monkeypatch.setattr(transcript, "parts", look_and_be_late)
+        else:
+            monkeypatch.setattr(os, "pread", read_and_be_late)
+        found: list[bytes] = []
+        for _ in range(5):
+            found += reader.read()
+    assert done
+    assert found == lines(since + 1, 8)
 
 
 SINCES = (0, 1, 3, 8)
