@@ -180,6 +180,7 @@ def submission(
         labels=list(labels or ()),
         stdin=stdin,
         interpreter=interpreter or sys.executable or None,
+        umask=_umask(),
     )
 
 
@@ -273,3 +274,15 @@ def _is_readable(fd: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(int(seconds * 1000)))
+
+
+def _umask() -> int | None:
+    """This process's umask, read where the kernel tells it: asking with umask(2) would change it for a moment."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return None

@@ -34,7 +34,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class Submit(Request, kw_only=True, tag="submit"):
-    """``env`` is the whole environment; ``interpreter`` is the caller's Python (for engine ``python``)."""
+    """``env`` is the whole environment; ``interpreter`` is the caller's Python (for engine ``python``), ``umask``
+    the caller's.
+    """
 
     task: str = ""
     engine: str | None = None
@@ -51,6 +53,7 @@ class Submit(Request, kw_only=True, tag="submit"):
     labels: list[str] = []
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
+    umask: Annotated[int, msgspec.Meta(ge=0, le=0o777)] | None = None
 
 
 class List(Request, kw_only=True, tag="list"):
@@ -207,6 +210,8 @@ class RunSpec(Body, kw_only=True):
     timeout: float | None = None
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
+    umask: int | None = None
+    open_files: int | None = None
     outbox_bytes: int = 8 << 20
     grace: float = 10.0
 
@@ -214,7 +219,7 @@ class RunSpec(Body, kw_only=True):
 class ExitReport(Body, kw_only=True):
     """What the monitor knows at a run's end; ``wait_status`` is what wait4 gave for the engine.
 
-    ``taken`` are the injections and approvals that it recorded last: their receipts may have died with its socket.
+    ``told`` says whether the run was asked to end before it did; ``taken`` are the injections and approvals that it recorded last: their receipts may have died with its socket.
     """
 
     wait_status: int | None = None
@@ -223,6 +228,7 @@ class ExitReport(Body, kw_only=True):
     reason: str | None = None
     result: Any = None
     interrupted: str | None = None
+    told: bool = False
     forced: bool = False
     leftovers: int = 0
     taken: list[str] = []

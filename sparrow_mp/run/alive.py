@@ -15,8 +15,15 @@ _FLOCK = struct.Struct("@hhqqi")
 """struct flock of fcntl(2): type, whence, start, length, pid."""
 
 
+HELD = 75
+"""The exit code of a monitor that found another one holding its run."""
+
+
 def hold(folder: Path) -> int:
-    """Be the monitor of the run with this folder, for as long as this process lives; the descriptor. Raises OSError."""
+    """Be the monitor of the run with this folder, for as long as this process lives; the descriptor.
+
+    Raises BlockingIOError where another one is, OSError where the folder cannot be used.
+    """
     fd = os.open(folder / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd

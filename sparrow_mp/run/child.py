@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import logging
 import os
 import signal
 import socket
@@ -134,8 +135,10 @@ def _prepare_python(context: RunContext) -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115  it is to stay open
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115  it is to stay open
     sys.argv = [context.task]
+    for handler in logging.getLogger().handlers[:]:
+        logging.getLogger().removeHandler(handler)  # the zygote's log is not for what the engine logs
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: context.interrupted_by_signal())
+    signal.signal(signal.SIGTERM, lambda *_: context.interrupt())
     _keep_signals_from_forks()
 
 
@@ -225,7 +228,7 @@ async def _cooperatively(coroutine: Any, context: RunContext) -> Any:
     if main is not None:
 
         def interrupt() -> None:
-            context.interrupted_by_signal()
+            context.interrupt()
             main.cancel()
 
         loop.add_signal_handler(signal.SIGTERM, interrupt)

@@ -70,9 +70,10 @@ class RunContext:
         self._outbox = outbox
         self._channel = channel
         self._process = os.getpid()
-        self._interrupted = threading.Event()
+        self._interrupted = (
+            False  # no Event: its lock may be held by the very thread that a signal's handler interrupts
+        )
         self._words = ""
-        self._told_by_signal = False
         self._inbox: deque[str] = deque()
         self._decisions: dict[str, Decision] = {}
         self._reading = threading.Condition()
@@ -103,22 +104,27 @@ class RunContext:
             done = self._outbox.append(left)
             left = left[done:]
             # Full: the supervisor is behind or away, or the disk is full. Nobody signals room, hence the short wait.
-            if left and not done and self._interrupted.wait(_FULL_WAIT_S):
+            if left and not done and self._interrupted_within(_FULL_WAIT_S):
                 raise Interrupted(self.interruption)
+
+    def _interrupted_within(self, seconds: float) -> bool:
+        if not self._interrupted:
+            select.select([self._poke_in], [], [], seconds)
+        return self._interrupted
 
     # ── interruption ──
 
     @property
     def interrupted(self) -> bool:
         """Whether somebody asked this run to end. Does not wait."""
-        if not self._interrupted.is_set():
+        if not self._interrupted:
             self._take()
-        return self._interrupted.is_set()
+        return self._interrupted
 
     @property
     def interruption(self) -> str:
         """The words of whoever asked; empty where none were given."""
-        if not self._words and self._interrupted.is_set():
+        if not self._words and self._interrupted:
             self._take()  # they were sent before the signal, which may have been faster all the same
         return self._words
 
@@ -127,10 +133,9 @@ class RunContext:
         if self.interrupted:
             raise Interrupted(self.interruption)
 
-    def interrupted_by_signal(self) -> None:
-        """The engine's process got SIGTERM. Called by the signal's handler."""
-        self._told_by_signal = True
-        self._interrupted.set()
+    def interrupt(self) -> None:
+        """Somebody asks this run to end: the monitor said so, or SIGTERM came. Safe in a signal's handler."""
+        self._interrupted = True
         try:
             self._poke_out.send(b"!")
         except OSError:
@@ -159,7 +164,11 @@ class RunContext:
     ) -> Decision:
         """Ask for an approval and wait for the decision; after ``timeout`` seconds it is ``Deny``. Raises Interrupted."""
         request = self._request(summary, tool, risk)
-        return cast(Decision, self._await(lambda: self._decisions.pop(request, None), timeout) or "Deny")
+        decision = self._await(lambda: self._decisions.pop(request, None), timeout)
+        if decision is None:
+            self._channel.send(withdraw=request)  # whoever decided in this moment is heard all the same
+            decision = self._await(lambda: self._decisions.pop(request, None), None)
+        return cast(Decision, decision or "Deny")
 
     async def ask_async(
         self,
@@ -171,6 +180,9 @@ class RunContext:
         """``ask`` for an async engine."""
         request = self._request(summary, tool, risk)
         decision = await self._await_async(lambda: self._decisions.pop(request, None), timeout)
+        if decision is None:
+            self._channel.send(withdraw=request)
+            decision = await self._await_async(lambda: self._decisions.pop(request, None), None)
         return cast(Decision, decision or "Deny")
 
     def _request(self, summary: str, tool: str | None, risk: Risk | None) -> str:
@@ -205,7 +217,7 @@ class RunContext:
             self._decisions[str(body["id"])] = body["decision"]
         elif "interrupt" in body:
             self._words = str(body["interrupt"])
-            self._interrupted.set()
+            self.interrupt()
 
     def _await(self, look: Callable[[], str | None], timeout: float | None) -> str | None:
         """Wait until ``look`` gives something other than None."""
@@ -215,7 +227,7 @@ class RunContext:
             found = look()
             if found is not None:
                 return found
-            if self._interrupted.is_set():
+            if self._interrupted:
                 raise Interrupted(self.interruption)
             left = 3600.0 if deadline is None else deadline - time.monotonic()
             if left <= 0 or self._channel.closed:
@@ -234,7 +246,7 @@ class RunContext:
             found = look()
             if found is not None:
                 return found
-            if self._interrupted.is_set():
+            if self._interrupted:
                 raise Interrupted(self.interruption)
             left = None if deadline is None else deadline - loop.time()
             if (left is not None and left <= 0) or self._channel.closed:

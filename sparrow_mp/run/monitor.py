@@ -7,6 +7,7 @@ It outlives a supervisor: its own timers enforce a grace period, and its outbox 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -24,7 +25,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp import wire
-from sparrow_mp.events import AnyEvent, ApprovalResolved, Message, Output, RunStarted
+from sparrow_mp.events import AnyEvent, ApprovalResolved, Decision, Message, Output, RunStarted
 from sparrow_mp.run import alive
 from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.child import Rejected, run_engine
@@ -56,6 +57,7 @@ class Monitor:
         self._engine_status: int | None = None
         self._pending: deque[tuple[AnyEvent, Callable[[], None] | None]] = deque()
         self._seen: dict[str, None] = {}
+        self._underway: set[str] = set()
         self._held: list[wire.InjectFrame] = []
         self._engine_began = False
         self._asks: list[str] = []
@@ -131,6 +133,12 @@ class Monitor:
             self._stdio.become_engines()
             os.environ.clear()
             os.environ.update(self._spec.env)
+            time.tzset()
+            if self._spec.umask is not None:
+                os.umask(self._spec.umask)
+            if self._spec.open_files is not None:
+                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (min(self._spec.open_files, hard), hard))
             try:
                 os.chdir(self._spec.cwd)
             except OSError as error:
@@ -229,7 +237,12 @@ class Monitor:
         """Append what is pending. What finds no room stays, and is tried again."""
         while self._pending:
             batch = [event for event, _ in islice(self._pending, _APPEND_AT_ONCE)]
-            done = self._outbox.append(batch, wait=False)
+            try:
+                done = self._outbox.append(batch, wait=False)
+            except ValueError as error:
+                _log.error("run %s: left out: %s", self._spec.run, error)  # larger than the desk should have let in
+                self._pending.popleft()
+                continue
             for _ in range(done):
                 _, then = self._pending.popleft()
                 if then is not None:
@@ -268,16 +281,16 @@ class Monitor:
             reason = "the run takes no input: its standard input is closed (--stdin null, or --eof was given)"
             self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=reason))
             return
-        self._seen[asked.id] = None
+        self._underway.add(asked.id)
 
         def delivered() -> None:
+            self._taken(asked.id)
             data = asked.data or b""
             if asked.text is not None and is_command:
                 data += asked.text.encode() + b"\n"
             elif asked.text is not None:
                 self._channel.post(message=asked.text)
             self._stdio.hand_over(data, ends=asked.eof)
-            self._uplink.receipt(wire.Receipt(id=asked.id))
 
         text = asked.text if asked.data is None else asked.data.decode("utf-8", "replace")
         if text is None:
@@ -299,34 +312,45 @@ class Monitor:
             message = f"no approval {request} is asked for" if request else "no approval is asked for"
             self._uplink.receipt(wire.Receipt(id=asked.id, code="bad_request", message=message))
             return
-        self._seen[asked.id] = None
+        self._underway.add(asked.id)
+        self._resolve(request, asked.decision, lambda: self._taken(asked.id))
+
+    def _resolve(self, request: str, decision: Decision, then: Callable[[], None]) -> None:
+        """Record a decision, then hand it over."""
         self._asks.remove(request)
 
         def delivered() -> None:
-            self._channel.post(decision=asked.decision, id=request)
-            self._uplink.receipt(wire.Receipt(id=asked.id))
+            self._channel.post(decision=decision, id=request)
+            then()
 
-        self._pending.append((ApprovalResolved(id=request, decision=asked.decision), delivered))
+        self._pending.append((ApprovalResolved(id=request, decision=decision), delivered))
         self._append()
 
-    def _repeated(self, request: str) -> bool:
-        """Whether this was dealt with already: then the receipt was lost, and is sent again."""
-        if request not in self._seen:
-            return False
+    def _taken(self, request: str) -> None:
+        """It is in the outbox: say so."""
+        self._underway.discard(request)
+        self._seen[request] = None
         self._uplink.receipt(wire.Receipt(id=request))
-        return True
+
+    def _repeated(self, request: str) -> bool:
+        """Whether this was dealt with already: then the receipt was lost, and is sent again. Or it is being dealt with."""
+        if request in self._seen:
+            self._uplink.receipt(wire.Receipt(id=request))
+        return request in self._seen or request in self._underway
 
     def _interrupt(self, words: str, grace: float) -> None:
         """Please end: the words, SIGTERM to the engine and what shares its group, SIGKILL to all after the grace period."""
         deadline = time.monotonic() + grace
         self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
+        if self._engine_status is None:
+            self._report.told = True
         if self._engine_status is None and grace > 0:
             self._channel.post(interrupt=words)
             for number in (signal.SIGTERM, signal.SIGCONT):
                 try:
                     os.killpg(self._engine_pid, number)  # not reaped yet, so the pid is still the engine's
-                except ProcessLookupError:
-                    pass
+                except (ProcessLookupError, PermissionError):
+                    pass  # gone, or somebody else's (sudo): the sweep at the end says what is left
 
     # ── the engine's words and its end ──
 
@@ -348,6 +372,8 @@ class Monitor:
                 self._report.result = body["result"]
             elif "ask" in body:
                 self._asks.append(str(body["ask"]))
+            elif body.get("withdraw") in self._asks:
+                self._resolve(str(body["withdraw"]), "Deny", lambda: None)
         if self._channel.closed:
             # Closed on exec: the engine has become its command. Or it has died, and said why if it could.
             self._unwatch(self._channel.fileno())
@@ -448,6 +474,9 @@ class Monitor:
                 new.replace(path)
                 return
             except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    _log.error("run %s: its report cannot be written: %s", self._spec.run, error)
+                    return
                 _log.warning("run %s: its report cannot be written yet: %s", self._spec.run, error)
                 select.select([], [], [], 0.2)  # a full disk: nothing is acknowledged that is not written
 
@@ -461,7 +490,10 @@ def main(folder: Path, home: Mapping[str, str], last_seq: int) -> NoReturn:
     try:
         os.setsid()
         become_subreaper()
-        alive.hold(folder)
+        try:
+            alive.hold(folder)
+        except BlockingIOError:
+            os._exit(alive.HELD)  # the run has a monitor: a second zygote was asked to spawn what the first one had
         spec_file = folder / "spec.json"
         spec = msgspec.json.decode(spec_file.read_bytes(), type=wire.RunSpec)
         spec_file.unlink()

@@ -82,6 +82,10 @@ class Outbox:
             self.close()
             raise ValueError(f"{path} is no outbox")
         (self.capacity,) = _U64.unpack_from(self._map, _CAPACITY)
+        state = self.state
+        if not self.capacity or not state.end - self.capacity <= self.acked <= state.end or state.origin > state.end:
+            self.close()
+            raise ValueError(f"{path} is damaged")
 
     @classmethod
     def create(cls, path: Path, capacity: int, last_seq: int = 0, last_ts: int = 0) -> None:
@@ -311,6 +315,8 @@ class Outbox:
         lines: list[bytes] = []
         while offset < state.end:
             data = self.read(offset)
+            if not data:
+                break  # not what a writer left: after a power cut the file may be NULs
             offset += len(data)
             lines.extend(data.split(b"\n")[:-1])
         first = state.seq - len(lines) + 1

@@ -143,8 +143,8 @@ def _send(fd: int, number: int) -> None:
     if fd >= 0:
         try:
             signal.pidfd_send_signal(fd, number)
-        except ProcessLookupError:
-            pass
+        except (ProcessLookupError, PermissionError):
+            pass  # gone, or somebody else's (sudo): then it is told as what could not be ended
 
 
 def _wait_for(fds: Collection[int], reap: Callable[[], None], deadline: float) -> None:

@@ -19,17 +19,22 @@ from sparrow_mp import __version__, wire
 from sparrow_mp.config import load_config
 from sparrow_mp.errors import SparrowError, StateError
 from sparrow_mp.paths import Places, check_address, find_places, secure_folder
+from sparrow_supervisor import submit
 from sparrow_supervisor.reactor import Reactor
 
 _log = logging.getLogger("sparrow_supervisor")
 
 _LOCK_PATIENCE_S = 1.0
+_DEPTH = 500
+"""How deep Python may call, and msgspec decode: half of what is usual. So what is deep enough to be refused by a reader,
+which may be called from anywhere in somebody's program, is refused by us, and never recorded.
+"""
 
 
 def main() -> int:
     """Be the supervisor, in the foreground; the exit code."""
     asked = _arguments()
-    os.umask(0o077)
+    usual = submit.Usual(umask=os.umask(0o077), open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     try:
         places = find_places(os.environ, asked.config)
         config = load_config(places.config, os.environ)
@@ -42,9 +47,10 @@ def main() -> int:
         check_address(Path(places.endpoint("0" * 32).removeprefix("ipc://")), "a run's socket")
         lock = _lock(places)
         _raise_limits()
+        sys.setrecursionlimit(_DEPTH)
         setproctitle("sparrow: supervisor")
         _log.info("sparrow %s, process %d, state in %s", __version__, os.getpid(), places.state)
-        Reactor(places, config, lambda reactor: _announce(reactor, asked)).run()
+        Reactor(places, config, usual, lambda reactor: _announce(reactor, asked)).run()
         places.address_file.unlink(missing_ok=True)
         os.close(lock)
     except SparrowError as error:

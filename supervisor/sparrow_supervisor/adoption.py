@@ -8,6 +8,8 @@ import select
 import shutil
 import sqlite3
 import time
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,9 @@ def adopt(reactor: Reactor) -> None:
     told = _ask_zygote(reactor) if reactor.zygote.adopted else []
     known = {str(body.get("alive") or body.get("exited")) for body, _ in told}
     rows = reactor.index.live()
-    for row in rows:
-        _adopt_one(reactor, row, known=row["run"] in known)
+    waiting = [row for row in rows if _waits(reactor, row, known)]
+    for row in [row for row in rows if row not in waiting] + waiting:  # who is alive has its place before anyone new
+        reactor.loop.guard(partial(_adopt_one, reactor, row, known=row["run"] in known))
     for body, fd in told:
         reactor.heard_of_zygote(body, fd)
     if rows:
@@ -49,7 +52,7 @@ def readopt(reactor: Reactor) -> None:
     for run, member in list(reactor.members.items()):
         life = reactor.house.lives.get(run)
         if life is not None and life.phase in ("starting", "running", "stopping"):
-            _look_for_monitor(reactor, member)
+            look_for_monitor(reactor, member)
 
 
 def _ask_zygote(reactor: Reactor) -> list[tuple[dict[str, object], int]]:
@@ -74,19 +77,33 @@ def _adopt_one(reactor: Reactor, row: sqlite3.Row, *, known: bool) -> None:
     if _ended_already(reactor, run):
         return
     reactor.members[run] = member
-    for line in transcript.iter_lines(reactor.places.transcript(run)):
-        if events.decode_header(line).type in totals.COUNTED:
-            totals.add(member.totals, [events.decode(line)])
+    _add_up(reactor, member)
     reactor.delivery.recall(member)
     spawned = known or not (member.folder / "spec.json").exists()
-    phase = row["status"] if spawned and row["status"] in LIVE_STATUSES else "queued"
+    phase = "queued" if _waits(reactor, row, {run} if known else set()) else row["status"]
     asked: tuple[Status, str] | None = (
         msgspec.json.decode(row["asked"], type=tuple[Status, str]) if row["asked"] else None
     )
     terms = msgspec.json.decode(row["terms"], type=Terms)
     reactor.feed(Found(run, terms, phase, row["started"], asked))
     if spawned and not known:
-        _look_for_monitor(reactor, member)
+        look_for_monitor(reactor, member)
+
+
+def _waits(reactor: Reactor, row: sqlite3.Row, known: Collection[str]) -> bool:
+    """Whether the run has not begun: no zygote knows it, and nobody has read its specification."""
+    unread = (reactor.places.run_folder(row["run"]) / "spec.json").exists()
+    return row["run"] not in known and (unread or row["status"] not in LIVE_STATUSES)
+
+
+def _add_up(reactor: Reactor, member: Member) -> None:
+    """What the events that are recorded already add up to. A line that is no event counts for nothing."""
+    for line in transcript.iter_lines(reactor.places.transcript(member.run)):
+        try:
+            if events.decode_header(line).type in totals.COUNTED:
+                totals.add(member.totals, [events.decode(line)])
+        except (msgspec.DecodeError, UnicodeDecodeError, events.EventError) as error:
+            _log.error("run %s: its transcript has a line that is no event: %s", member.run, error)
 
 
 def _ended_already(reactor: Reactor, run: str) -> bool:
@@ -101,7 +118,7 @@ def _ended_already(reactor: Reactor, run: str) -> bool:
     return True
 
 
-def _look_for_monitor(reactor: Reactor, member: Member) -> None:
+def look_for_monitor(reactor: Reactor, member: Member) -> None:
     """The zygote does not know it. Its monitor may live on without one; else its folder says what is known."""
     if (member.folder / "spec.json").exists() and monitor_of(member.folder) is None:
         sequence = reactor.recorder.open(member.run).seq

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,7 +61,7 @@ class Desk:
 
     def _submit(self, asked: wire.Submit, answer: Answer) -> None:
         reactor = self._reactor
-        spec = submit.specify(asked, reactor.config, reactor.places, os.environ)
+        spec = submit.specify(asked, reactor.config, reactor.places, os.environ, reactor.usual)
         try:
             self._write_down(spec, asked)
         except (OSError, sqlite3.Error) as error:
@@ -117,11 +117,12 @@ class Desk:
 
     def _list(self, asked: wire.List, answer: Answer) -> None:
         rows = self._reactor.index.rows(everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit)
-        records = [self._record(row) for row in rows]
+        positions = self._reactor.house.positions()
+        records = [self._record(row, positions) for row in rows]
         self._with_use(records, lambda: answer(wire.ok(runs=records)))
 
     def _get(self, asked: wire.Get, answer: Answer) -> None:
-        record = self._record(self._reactor.index.resolve(asked.run))
+        record = self._record(self._reactor.index.resolve(asked.run), self._reactor.house.positions())
         self._with_use([record], lambda: answer(wire.ok(run=record)))
 
     def _with_use(self, records: list[RunRecord], then: Callable[[], None]) -> None:
@@ -144,7 +145,7 @@ class Desk:
 
         self._reactor.usage.ask(monitors, fill)
 
-    def _record(self, row: sqlite3.Row) -> RunRecord:
+    def _record(self, row: sqlite3.Row, positions: Mapping[str, int]) -> RunRecord:
         record = record_of(row)
         reactor = self._reactor
         member = reactor.members.get(record.run)
@@ -154,7 +155,7 @@ class Desk:
             record.tokens = member.totals.tokens
             record.waiting = bool(member.totals.waiting)
             if record.status == "queued":
-                record.position = reactor.house.position(record.run)
+                record.position = positions.get(record.run)
         return record
 
     def _events(self, asked: wire.Events, answer: Answer) -> None:
@@ -211,7 +212,8 @@ class Desk:
         member = self._live(asked.run)
         if asked.text is None and asked.data is None and not asked.eof:
             raise BadRequest("nothing to inject; give a text")
-        size = len((asked.text or "").encode("utf-8", "surrogatepass")) + len(asked.data or b"")
+        text = (asked.text or "") + (asked.data or b"").decode("utf-8", "replace")
+        size = len(wire.encode(text))  # as it is in an event, where a control character takes six bytes
         if size > _MAX_TEXT_BYTES:
             raise TooLarge(
                 f"the message has {size} bytes, the limit is {_MAX_TEXT_BYTES}; put it into a file and name that"

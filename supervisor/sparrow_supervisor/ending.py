@@ -65,7 +65,9 @@ class Ending:
             return
         self.close_books(run, outcome, self._reactor.recorder.seq(run))
         self._reactor.hub.publish(run, "RunFinished", line, self._reactor.recorder.seq(run))
-        self.clear_away(run)  # not before it is published: adapters that start just now know the live runs by their folders
+        self.clear_away(
+            run
+        )  # not before it is published: adapters that start just now know the live runs by their folders
         self._reactor.recorder.close(run)
         self._reactor.delivery.give_up(run)
         del self._reactor.members[run]

@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 
+_TURN_S = 0.005
+
 Callback = Callable[[], None]
 
 
@@ -54,18 +56,26 @@ class Loop:
     def run(self) -> None:
         """Turn until stopped."""
         while not self._stopped:
-            work, self._soon = self._soon, {}
-            for callback in work:
-                self._call(callback)
+            self._work()
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                self._call(heapq.heappop(self._timers)[2])
+                self.guard(heapq.heappop(self._timers)[2])
             for fd, _ in self._epoll.poll(self._timeout()):
                 reader = self._readers.get(fd)
                 if reader is not None:
-                    self._call(reader)
+                    self.guard(reader)
         self._readers.clear()  # what is closed from here on asks to be unwatched, and need not know that we have ended
         self._epoll.close()
+
+    def _work(self) -> None:
+        """Do what is left from the last turns, for a bounded time: then it is the descriptors' turn again."""
+        until = time.monotonic() + _TURN_S
+        for _ in range(len(self._soon)):
+            callback = next(iter(self._soon))
+            del self._soon[callback]
+            self.guard(callback)
+            if time.monotonic() > until:
+                return
 
     def _timeout(self) -> float | None:
         if self._soon or self._stopped:
@@ -73,7 +83,8 @@ class Loop:
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
 
     @staticmethod
-    def _call(callback: Callback) -> None:
+    def guard(callback: Callback) -> None:
+        """Call it; where it fails, log that and go on."""
         try:
             callback()
         except Exception:  # no input, from wherever, stops the supervisor: what a callback did not foresee is logged

@@ -18,8 +18,10 @@ from sparrow_mp import wire
 from sparrow_mp.config import Config
 from sparrow_mp.events import RunQueued
 from sparrow_mp.paths import Places
+from sparrow_mp.run.alive import HELD
 from sparrow_mp.run.outbox import timestamp
 from sparrow_supervisor.adapters_process import AdaptersProcess
+from sparrow_supervisor.adoption import adopt, look_for_monitor, readopt
 from sparrow_supervisor.control import Control
 from sparrow_supervisor.core import effects as do
 from sparrow_supervisor.core.house import House
@@ -34,6 +36,7 @@ from sparrow_supervisor.core.inputs import (
     SpawnRefused,
     Tick,
 )
+from sparrow_supervisor.core.life import exit_code
 from sparrow_supervisor.delivery import Delivery
 from sparrow_supervisor.desk import Desk
 from sparrow_supervisor.ending import Ending
@@ -44,6 +47,7 @@ from sparrow_supervisor.link import Link
 from sparrow_supervisor.loop import Loop
 from sparrow_supervisor.member import Member
 from sparrow_supervisor.recorder import Recorder
+from sparrow_supervisor.submit import Usual
 from sparrow_supervisor.usage import UsageWatch
 from sparrow_supervisor.zygote_client import ZygoteClient
 
@@ -60,16 +64,18 @@ _MAX_SOCKETS = 20_000
 class Reactor:
     """The supervisor. ``run()`` returns when it has ended."""
 
-    def __init__(self, places: Places, config: Config, announce: Callable[[Reactor], None]) -> None:
+    def __init__(self, places: Places, config: Config, usual: Usual, announce: Callable[[Reactor], None]) -> None:
         """Open everything. Raises StateError, OSError, sqlite3.Error, zmq.ZMQError."""
         self.places = places
         self.config = config
+        self.usual = usual
         self.started_at = timestamp(time.time_ns() // 1000)
         self.members: dict[str, Member] = {}
         self.problems: list[str] = []
         self._announce = announce
         self._stop: do.Stop | None = None
         self._signals = 0
+        self._tick_at: float | None = None
         self.loop = Loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
@@ -89,8 +95,6 @@ class Reactor:
 
     def run(self) -> None:
         """Adopt what an earlier supervisor left, then serve until stopped."""
-        from sparrow_supervisor.adoption import adopt
-
         self._catch_signals()
         adopt(self)
         self.loop.watch(self.zygote.fileno(), self._hear_zygote)
@@ -167,14 +171,14 @@ class Reactor:
         for effect in effects:
             self._do(effect)
         due = self.house.next_due
-        if due is not None:
+        if due is not None and (self._tick_at is None or due < self._tick_at):
+            self._tick_at = due
             self.loop.later(max(0.0, due - time.monotonic()), self._tick)
         return effects
 
     def _tick(self) -> None:
-        due = self.house.next_due
-        if due is not None and due <= time.monotonic():
-            self.feed(Tick())
+        self._tick_at = None
+        self.feed(Tick())
 
     def _do(self, effect: do.Effect) -> None:
         match effect:
@@ -231,7 +235,7 @@ class Reactor:
 
     def _hear_zygote(self) -> None:
         for body, fd in self.zygote.receive():
-            self.heard_of_zygote(body, fd)
+            self.loop.guard(partial(self.heard_of_zygote, body, fd))  # so that one cannot take the others along
         if self.zygote.closed and self._stop is None:
             self._replace_zygote()
 
@@ -250,8 +254,11 @@ class Reactor:
             self.tell(run, Spawned(pid))
         elif "exited" in body:
             run = str(body["exited"])
-            if run in self.members:
-                self.tell(run, Exited(int(str(body["status"]))))
+            status = int(str(body["status"]))
+            if run in self.members and exit_code(status) == HELD:
+                look_for_monitor(self, self.members[run])  # this one was a second one; the first lives on
+            elif run in self.members:
+                self.tell(run, Exited(status))
             else:
                 self.zygote.ask(op="release", run=run)
         elif "refused" in body:
@@ -259,6 +266,8 @@ class Reactor:
 
     def meet(self, member: Member, pid: int, pidfd: int) -> None:
         """A run's monitor is known: open its socket for it, and for it alone."""
+        if member.monitor_fd >= 0:
+            self.loop.unwatch(member.monitor_fd)
         member.meet(pid, pidfd)
         if member.link is not None:
             return
@@ -338,8 +347,6 @@ class Reactor:
             self.loop.later(_RETRY_S, self._replace_zygote)
             return
         self.loop.watch(self.zygote.fileno(), self._hear_zygote)
-        from sparrow_supervisor.adoption import readopt
-
         readopt(self)
 
     # ── the supervisor's end ──

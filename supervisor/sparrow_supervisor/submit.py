@@ -9,9 +9,11 @@ import re
 import shlex
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparrow_mp import wire
 from sparrow_mp.config import Config
 from sparrow_mp.errors import BadRequest, NoSuchEngine, TooLarge
 from sparrow_mp.paths import Places
@@ -21,8 +23,16 @@ from sparrow_mp.wire import MAX_TASK_BYTES, RunSpec, Submit
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def specify(asked: Submit, config: Config, places: Places, env: Mapping[str, str]) -> RunSpec:
-    """The run that is asked for, with an id of its own. ``env`` is what a run has that brings none.
+@dataclass(frozen=True)
+class Usual:
+    """What the supervisor was started with and has changed for itself, but not for its runs."""
+
+    umask: int
+    open_files: int
+
+
+def specify(asked: Submit, config: Config, places: Places, env: Mapping[str, str], usual: Usual) -> RunSpec:
+    """The run that is asked for, with an id of its own. ``env`` and ``usual`` are for a run that brings no own.
 
     Raises BadRequest, NoSuchEngine, TooLarge; a run that is refused here never was one.
     """
@@ -57,13 +67,15 @@ def specify(asked: Submit, config: Config, places: Places, env: Mapping[str, str
         timeout=asked.timeout,
         stdin=asked.stdin,
         interpreter=asked.interpreter,
+        umask=usual.umask if asked.umask is None else asked.umask,
+        open_files=usual.open_files,
         outbox_bytes=config.run.outbox_bytes,
         grace=config.run.grace,
     )
 
 
 def _check_sizes(asked: Submit, task: str) -> None:
-    size = len(task.encode("utf-8", "surrogatepass"))
+    size = len(wire.encode(task))  # as it is in an event, where a control character takes six bytes
     if size > MAX_TASK_BYTES:
         raise TooLarge(f"the task has {size} bytes, the limit is {MAX_TASK_BYTES}; put it into a file and name that")
     texts = [task, *(asked.argv or []), *(asked.env or {}), *(asked.env or {}).values(), asked.cwd or ""]

@@ -6,6 +6,7 @@ It decides nothing, and the loop never waits for it.
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sparrow_supervisor.loop import Loop
+
+_log = logging.getLogger(__name__)
 
 _FRESH_S = 1.0
 
@@ -86,11 +89,18 @@ class UsageWatch:
             wanted = {pid for monitors, _ in asked for pid in monitors.values()}
             at, uses = self._latest
             if time.monotonic() - at > _FRESH_S or not wanted <= uses.keys():
-                uses = self._look(wanted)
+                uses = self._look_quietly(wanted)
             with self._lock:
                 for monitors, then in asked:
                     self._answered.append((then, {run: uses[pid] for run, pid in monitors.items() if pid in uses}))
             self._bell_out.send(b"!")
+
+    def _look_quietly(self, roots: set[int]) -> dict[int, Use]:
+        try:
+            return self._look(roots)
+        except Exception:  # whoever asked is answered, whatever the processes of this machine look like
+            _log.exception("the use of the runs cannot be told")
+            return {}
 
     def _look(self, roots: set[int]) -> dict[int, Use]:
         now = time.monotonic()

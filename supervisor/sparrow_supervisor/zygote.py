@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from setproctitle import setproctitle
@@ -38,6 +38,18 @@ _log = logging.getLogger("sparrow_supervisor.zygote")
 _LONELY_S = 10.0
 _PATIENCE_S = 15.0
 _STRAYS_LIMIT_S = 3.0
+
+
+class _Asked(msgspec.Struct):
+    """What a supervisor asks for."""
+
+    op: Literal["spawn", "kill", "release", "end"]
+    run: str = ""
+    folder: str = ""
+    last_seq: int = 0
+
+
+_asking = msgspec.json.Decoder(_Asked)
 
 
 class Zygote:
@@ -69,18 +81,24 @@ class Zygote:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         while not self._done():
-            watched: list[Any] = [self._listener, self._alarm]
-            if self._peer is not None:
-                watched.append(self._peer)
-            ready, _, _ = select.select(watched, [], [], self._timeout())
-            if self._alarm in ready:
+            ready = self._ready()
+            if self._alarm.fileno() in ready:
                 self._alarm.recv(4096)
-            if self._listener in ready:
+            if self._listener.fileno() in ready:
                 self._accept()
-            if self._peer is not None and self._peer in ready:
+            if self._peer is not None and self._peer.fileno() in ready:
                 self._hear()
             self._reap()
             self._hasten()
+
+    def _ready(self) -> set[int]:
+        """Wait for something to happen; the descriptors that have something."""
+        poll = select.poll()  # not select(), which knows no descriptor over 1,023
+        for watched in (self._listener, self._alarm, self._peer):
+            if watched is not None:
+                poll.register(watched, select.POLLIN)
+        seconds = self._timeout()
+        return {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
 
     def _done(self) -> bool:
         if self._monitors:
@@ -115,7 +133,11 @@ class Zygote:
     # ── the supervisor ──
 
     def _accept(self) -> None:
-        peer, _ = self._listener.accept()
+        try:
+            peer, _ = self._listener.accept()
+        except OSError as error:
+            _log.error("nobody can connect just now: %s", error.strerror)
+            return
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = int.from_bytes(credentials[4:8], sys.byteorder)
         if uid != os.geteuid():
@@ -159,14 +181,18 @@ class Zygote:
             self._drop_peer()
             return
         *lines, self._in = (self._in + data).split(b"\n")
-        for line in lines:
-            self._obey(msgspec.json.decode(line))
+        try:
+            for line in lines:
+                self._obey(_asking.decode(line))
+        except msgspec.DecodeError as error:
+            _log.error("the supervisor said what is no request: %s", error)
+            self._drop_peer()
 
-    def _obey(self, asked: dict[str, Any]) -> None:
-        run = asked.get("run", "")
-        match asked["op"]:
+    def _obey(self, asked: _Asked) -> None:
+        run = asked.run
+        match asked.op:
             case "spawn":
-                self._spawn(run, Path(asked["folder"]), asked["last_seq"])
+                self._spawn(run, Path(asked.folder), asked.last_seq)
             case "kill":
                 if run in self._pids:
                     os.kill(self._pids[run], signal.SIGKILL)  # our child and not reaped yet: the pid is its own
@@ -189,9 +215,15 @@ class Zygote:
             return
         if pid == 0:
             self._become_monitor(folder, last_seq)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)  # our child, not reaped yet; what it may have begun falls to us
+            self._say(refused=run, reason=f"no descriptor can be had for it: {error.strerror}")
+            return
         self._monitors[pid] = run
         self._pids[run] = pid
-        self._pidfds[run] = os.pidfd_open(pid)
+        self._pidfds[run] = pidfd
         self._folders[run] = folder
         self._say(spawned=run, pid=pid, fd=self._pidfds[run])
         _log.info("run %s: its monitor is process %d", run, pid)
@@ -263,12 +295,15 @@ def main() -> None:
     path = listener.getsockname()
     try:
         Zygote(listener).serve()
+    except BaseException:  # what ends the zygote is told, and its runs live on, each with its monitor
+        _log.exception("the zygote failed")
+        raise
     finally:
-        listener.close()
         try:
-            os.unlink(path)
+            os.unlink(path)  # while it still listens: nobody can have put another one there
         except OSError:
-            pass  # a newer zygote has it, or the folder is gone
+            pass  # the folder is gone
+        listener.close()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from sparrow_supervisor.core.inputs import (
 )
 from sparrow_supervisor.core.life import Life, Phase
 
+_SLACK = 64
+
 
 class House:
     """Every run that has not ended. Its laws: never more than ``max_runs`` are alive; the queue is first come, first
@@ -47,8 +49,15 @@ class House:
 
     def position(self, run: str) -> int | None:
         """A queued run's place, from 1."""
-        waiting = [name for _, _, name in sorted(self._queue) if self._waits(name)]
-        return waiting.index(run) + 1 if run in waiting else None
+        mine = next((entry for entry in self._queue if entry[2] == run), None)
+        if mine is None or not self._waits(run):
+            return None
+        return 1 + sum(entry < mine and self._waits(entry[2]) for entry in self._queue)
+
+    def positions(self) -> dict[str, int]:
+        """Every queued run's place, from 1."""
+        waiting = [run for _, _, run in sorted(self._queue) if self._waits(run)]
+        return {run: place for place, run in enumerate(waiting, 1)}
 
     def handle(self, what: Input, now: Now) -> list[Effect]:
         """Take one input; the effects, in their order."""
@@ -91,6 +100,9 @@ class House:
         if what.started_wall is not None:
             elapsed = max(0.0, now.wall - what.started_wall)
             life.began = Now(now.mono - elapsed, what.started_wall)
+        if phase == "queued" and what.asked is not None:
+            self._enqueue(what.run)
+            return self._about(About(what.run, InterruptAsked(what.asked[1])), now)
         if phase == "queued":
             self._enqueue(what.run)
             return self._admit(now)
@@ -176,3 +188,6 @@ class House:
         if life.due is not None and self._asked_for.get(life.run) != life.due:
             self._asked_for[life.run] = life.due
             heapq.heappush(self._timers, (life.due, life.run))
+            if len(self._timers) > 2 * len(self._asked_for) + _SLACK:
+                self._timers = [(due, run) for run, due in self._asked_for.items()]  # without those that ended since
+                heapq.heapify(self._timers)

@@ -101,7 +101,7 @@ class Life:
 
     def _withdraw(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, InterruptAsked)
-        self.asked = ("interrupted", what.words)
+        self.asked = self.asked or ("interrupted", what.words)
         return self._finish(None, Totals(), now)
 
     def _interrupt(self, what: RunInput, now: Now) -> list[Effect]:
@@ -204,7 +204,8 @@ class Life:
 
     def _verdict(self, report: ExitReport | None) -> tuple[Status, str | None]:
         """How the run ended, and why, where there is more to say than the status does."""
-        if self.asked is not None:
+        in_time = report is not None and not report.told and self.asked is not None and self.asked[0] == "timed_out"
+        if self.asked is not None and not in_time:
             return self.asked[0], self.asked[1] or None
         if report is None:
             return self._unreported()
