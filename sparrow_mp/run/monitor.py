@@ -495,6 +495,9 @@ def main(folder: Path, home: Mapping[str, str], last_seq: int) -> NoReturn:
         except BlockingIOError:
             os._exit(alive.HELD)  # the run has a monitor: a second zygote was asked to spawn what the first one had
         spec_file = folder / "spec.json"
+        if not spec_file.exists():  # the same, a moment later: that monitor has ended, and what it reported counts
+            _log.warning("run %s has been started before and is not started twice", folder.name)
+            os._exit(code)
         spec = msgspec.json.decode(spec_file.read_bytes(), type=wire.RunSpec)
         spec_file.unlink()
         setproctitle(f"sparrow: monitor of run {spec.run[:8]} ({spec.name or spec.engine})")
