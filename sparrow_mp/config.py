@@ -6,7 +6,9 @@ They merge in this order, later wins: the defaults below, ``config.toml``, ``SPA
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,7 +129,7 @@ def _check_values(config: Config, path: Path) -> None:
         ("supervisor.max_queue", config.supervisor.max_queue, 0),
         ("ndjson.stall_timeout", config.ndjson.stall_timeout, 1.0),
     ):
-        if value < least:
+        if not least <= value < math.inf:  # which no comparison with a NaN passes
             raise ConfigError(f"{path}: `{name}` is {value}; the least is {least}")
 
 
@@ -135,7 +137,7 @@ def split_address(address: str, path: Path) -> tuple[str, int]:
     """``HOST:PORT`` as the two of them. Raises ConfigError where it is none, or not on the loopback."""
     host, colon, port = address.rpartition(":")
     host = host.strip("[]")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ConfigError(
             f"{path}: `ndjson.tcp` is `{address}`; write HOST:PORT, such as 127.0.0.1:9337, or leave it empty"
         )
