@@ -30,6 +30,7 @@ from sparrow_mp.run.channel import Channel
 from sparrow_mp.run.outbox import Outbox
 
 _FULL_WAIT_S = 0.005
+_LONGEST_WAIT_S = 3600.0
 _NOT_OURS = (RunQueued, RunStarted, RunFinished)
 _EMITTABLE = PLAIN_TYPES.difference(_NOT_OURS)
 
@@ -229,10 +230,10 @@ class RunContext:
                 return found
             if self._interrupted:
                 raise Interrupted(self.interruption)
-            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            left = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
             if left <= 0 or self._channel.closed:
                 return None
-            self._take(left)
+            self._take(min(left, _LONGEST_WAIT_S))
 
     async def _await_async(
         self,

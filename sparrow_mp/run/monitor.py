@@ -37,6 +37,8 @@ from sparrow_mp.run.uplink import Uplink
 _log = logging.getLogger(__name__)
 
 _RETRY_S = 0.002
+_LONGEST_WAIT_S = 3600.0
+"""The kernel takes no more than 24 days."""
 _LEFTOVER_GRACE_S = 0.3
 _LEFTOVER_LOOK_S = 0.02
 _APPEND_AT_ONCE = 2000
@@ -220,7 +222,7 @@ class Monitor:
             due.append(0.02)  # the engine reads slowly; its ends are not watched for writing, since this is rare
         if self._stdio.next_prompt is not None:
             due.append(self._stdio.next_prompt - now)
-        return max(0.0, min(due)) if due else None
+        return max(0.0, min(*due, _LONGEST_WAIT_S)) if due else None
 
     # ── what the run prints ──
 

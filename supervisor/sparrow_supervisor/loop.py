@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 
 _TURN_S = 0.005
 
+_LONGEST_WAIT_S = 3600.0
+"""The kernel takes no more than 24 days."""
+
 Callback = Callable[[], None]
 
 
@@ -80,7 +83,9 @@ class Loop:
     def _timeout(self) -> float | None:
         if self._soon or self._stopped:
             return 0.0
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        if not self._timers:
+            return None
+        return max(0.0, min(self._timers[0][0] - time.monotonic(), _LONGEST_WAIT_S))
 
     @staticmethod
     def guard(callback: Callback) -> None:
