@@ -175,7 +175,7 @@ def test_who_follows_a_run_gets_all_of_it_whatever_becomes_of_the_supervisor(hou
 
 def test_an_interruption_survives_the_supervisor(house: House):
     run = house.detach(
-        "--", "sh", "-c", "trap 'sleep 0.3; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+        "--", "sh", "-c", "trap 'sleep 3; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.02; done"
     )
     house.says(run, "up")
     with house.begin("kill", run, "-m", "enough of this"):

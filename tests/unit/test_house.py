@@ -51,7 +51,7 @@ class Street:
         return [effect for what in inputs for effect in self.house.handle(About(run, what), at(seconds))]
 
     def end(self, run: str, seconds: float = 0) -> list[Effect]:
-        return self.tell(run, Exited(0), Drained(ExitReport(wait_status=0), Totals()), seconds=seconds)
+        return self.tell(run, Exited(0), Drained(ExitReport(wait_status=0, told=True), Totals()), seconds=seconds)
 
     def tick(self, seconds: float) -> list[Effect]:
         return self.house.handle(Tick(), at(seconds))

@@ -354,8 +354,8 @@ class HouseMachine(RuleBasedStateMachine):
         run = self.any_run(data, "alive")
         self.about(run, Exited(0))
         if run in self.runs and self.runs[run].place == "draining":
-            self.runs[run].report = ExitReport(wait_status=0)
-        self.about(run, Drained(ExitReport(wait_status=0), Totals()))
+            self.runs[run].report = ExitReport(wait_status=0, told=True)
+        self.about(run, Drained(ExitReport(wait_status=0, told=True), Totals()))
 
     @rule(data=st.data())
     def told_that_it_is_due(self, data: st.DataObject) -> None:
@@ -468,8 +468,8 @@ class HouseMachine(RuleBasedStateMachine):
         for _ in range(2):  # who waited becomes alive in the first turn
             for run in [run for run, known in self.runs.items() if known.place in ("alive", "draining")]:
                 self.about(run, Exited(0))
-                self.runs[run].report = ExitReport(wait_status=0)
-                self.about(run, Drained(ExitReport(wait_status=0), Totals()))
+                self.runs[run].report = ExitReport(wait_status=0, told=True)
+                self.about(run, Drained(ExitReport(wait_status=0, told=True), Totals()))
         if not self.closing:
             self.closing = True
             self.feed(ShutdownAsked())
