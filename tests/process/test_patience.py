@@ -10,7 +10,9 @@ pytestmark = pytest.mark.process
 
 
 def test_a_grace_period_and_a_timeout_of_a_year(house: House) -> None:
-    run = house.detach("--timeout", "365d", "trap 'echo no' TERM; echo there; while true; do read line && echo $line; done")
+    run = house.detach(
+        "--timeout", "365d", "trap 'echo no' TERM; echo there; while true; do read line && echo $line; done"
+    )
     house.says(run, "there")
     with house.begin("kill", run, "--grace", "365d"):
         house.says(run, "no")

@@ -54,12 +54,16 @@ def _texts(house: House, run: str, role: str = "assistant") -> list[str]:
     return [event["text"] for event in house.events(run) if event["type"] == "Message" and event["role"] == role]
 
 
+def _pass(seconds: float) -> None:
+    moment = time.monotonic() + seconds
+    eventually(lambda: time.monotonic() > moment)
+
+
 def _kill_again_and_again(house: House, kills: int, busy: Callable[[], bool], chance: random.Random) -> int:
     """SIGKILL the supervisor at random moments, and have each followed by a new one; how many were killed."""
     done = 0
     while done < kills and busy():
-        moment = time.monotonic() + chance.uniform(0.0, 0.25)
-        eventually(lambda until=moment: time.monotonic() > until)
+        _pass(chance.uniform(0.0, 0.25))
         house.kill_supervisor()
         done += 1
         house.start()
@@ -86,6 +90,29 @@ def test_n1_no_event_is_lost_or_doubled_while_supervisors_are_killed(house: Hous
     assert kills >= 20
 
 
+def _kill_a_run_that_tells(house: House, task: str, chance: random.Random, *, supervised: bool) -> int:
+    """SIGKILL the engine, its monitor or both while it emits; how many events there were, all of which are recorded."""
+    house.start()
+    run = house.detach("-e", "python", task)
+    told = house.work / f"told-{run}"
+    eventually(lambda: int(told.read_text() or 0) > 100, what="its first events")
+    pid, monitor = house.pid_of(run), house.monitor_of(run)
+    if not supervised:
+        house.kill_supervisor()
+    _pass(chance.uniform(0.0, 0.2))
+    victims = [pid, monitor]
+    chance.shuffle(victims)
+    for victim in victims[: chance.choice([1, 2])]:
+        processes.kill(victim)
+    eventually(lambda: not processes.alive(pid), what="its death")
+    house.start()
+    assert house.outcome(run)["status"] == "crashed"
+    texts = _texts(house, run)
+    assert texts == [str(number) for number in range(len(texts))]
+    assert len(texts) >= int(told.read_text())
+    return len(texts)
+
+
 @pytest.mark.parametrize("supervised", [True, False], ids=["with a supervisor", "without one"])
 def test_n2_what_emit_returned_for_survives_the_run(house: House, supervised: bool) -> None:
     chance = random.Random(7)
@@ -93,26 +120,7 @@ def test_n2_what_emit_returned_for_survives_the_run(house: House, supervised: bo
     trials = 10
     events = 0
     for _ in range(trials):
-        house.start()
-        run = house.detach("-e", "python", f"{engine}:tell")
-        told = house.work / f"told-{run}"
-        eventually(lambda path=told: int(path.read_text() or 0) > 100, what="its first events")
-        pid, monitor = house.pid_of(run), house.monitor_of(run)
-        if not supervised:
-            house.kill_supervisor()
-        moment = time.monotonic() + chance.uniform(0.0, 0.2)
-        eventually(lambda until=moment: time.monotonic() > until)
-        victims = [pid, monitor]
-        chance.shuffle(victims)
-        for victim in victims[: chance.choice([1, 2])]:
-            processes.kill(victim)
-        eventually(lambda pid=pid: not processes.alive(pid), what="its death")
-        house.start()
-        assert house.outcome(run)["status"] == "crashed"
-        texts = _texts(house, run)
-        assert texts == [str(number) for number in range(len(texts))]
-        assert len(texts) >= int(told.read_text())
-        events += len(texts)
+        events += _kill_a_run_that_tells(house, f"{engine}:tell", chance, supervised=supervised)
     print(f"N2: {trials} runs killed, {events} events: 0 lost, 0 twice")
 
 

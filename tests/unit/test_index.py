@@ -105,6 +105,12 @@ def test_a_name_is_the_live_one_else_the_newest(index: Index) -> None:
         index.resolve("test")  # a name has no prefixes
 
 
+def test_a_live_run_goes_before_a_newer_one_that_has_ended(index: Index) -> None:
+    add(index, A, name="tests")
+    add(index, C, name="tests", ended=True)
+    assert resolved(index, "tests") == A
+
+
 def test_two_live_runs_of_a_name_are_ambiguous(index: Index) -> None:
     add(index, A, name="tests")
     add(index, C, name="tests")

@@ -172,6 +172,15 @@ def test_a_supervisor_lives_as_long_as_it_holds_the_lock(tmp_path: Path) -> None
     assert seen == [False, False, True, True, False]
 
 
+def test_two_who_look_at_once_do_not_see_each_other(tmp_path: Path) -> None:
+    places = Places(tmp_path, tmp_path, tmp_path)
+    places.lock.write_text("")
+    fd = os.open(places.lock, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    assert not supervisor_alive(places)
+    os.close(fd)
+
+
 def test_looking_whether_it_lives_keeps_nothing(tmp_path: Path) -> None:
     places = Places(tmp_path, tmp_path, tmp_path)
     places.lock.write_text("")
