@@ -20,6 +20,7 @@ from sparrow_mp.paths import Places
 from sparrow_mp.run import engines
 from sparrow_mp.wire import MAX_TASK_BYTES, RunSpec, Submit
 
+_MAX_AGENT = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -78,6 +79,8 @@ def _check_sizes(asked: Submit, task: str) -> None:
     size = len(wire.encode(task))  # as it is in an event, where a control character takes six bytes
     if size > MAX_TASK_BYTES:
         raise TooLarge(f"the task has {size} bytes, the limit is {MAX_TASK_BYTES}; put it into a file and name that")
+    if len(asked.agent or "") > _MAX_AGENT:  # it is in an event as well
+        raise TooLarge(f"the agent's name has {len(asked.agent or '')} characters, the limit is {_MAX_AGENT}")
     texts = [task, *(asked.argv or []), *(asked.env or {}), *(asked.env or {}).values(), asked.cwd or ""]
     if any("\0" in text for text in texts):
         raise BadRequest("the task, the arguments, the folder and the environment cannot have a NUL in them")
