@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_the_inputs_have_what_sparrow_cli_writes_first_and_no_secret() -> None:
 
 
 def git(folder: Path, *args: str) -> str:
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1"}
     identity = ["-c", "user.name=sparrow", "-c", "user.email=sparrow@example.org", "-c", "init.defaultBranch=main"]
     done = subprocess.run(["git", *identity, *args], cwd=folder, env=env, capture_output=True, text=True, check=True)
