@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def reported(what: str) -> dict[str, Any]:
 def test_nothing_is_left_of(adversary: str, trial: int) -> None:
     report = reported(adversary)
     took = report.pop("took")
-    assert report == {"left": [], "gone": True, "alive": False, "children": []}
+    assert report == {"left": [], "gone": True, "alive": False, "children": [], "descriptors": 0}
     assert took < 20
 
 
@@ -100,3 +101,23 @@ def test_a_process_is_found_among_the_children_of_its_parent(stranger: subproces
     assert stranger.pid in tree.children(os.getpid())
     assert stranger.pid in tree.descendants(os.getpid())
     assert stranger.pid not in tree.descendants(os.getpid(), spare={stranger.pid})
+
+
+def test_children_of_every_thread_are_found() -> None:
+    begun, done = threading.Event(), threading.Event()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def work() -> None:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        begun.set()
+        done.wait()  # the children of a thread that has ended are another's
+        started[0].kill()
+        started[0].wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    found = tree.children(os.getpid())
+    done.set()
+    thread.join()
+    assert started[0].pid in found

@@ -118,9 +118,7 @@ def multiplying() -> None:
 
 def of_a_thread() -> None:
     """Children of a thread that is not the first."""
-    thread = threading.Thread(target=lambda: fork(deaf))
-    thread.start()
-    thread.join()
+    threading.Thread(target=lambda: fork(deaf) and wait()).start()
     wait()
 
 
@@ -141,7 +139,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], object], int]] = {
     "hopping": (hopping, 1),
     "many": (many, 6 * 3 * 3 + 6 * 3 + 6 + 1),
     "multiplying": (multiplying, 1),
-    "of a thread": (of_a_thread, 2),
+    "of a thread": (of_a_thread, 3),
     "undead": (undead, 1),
 }
 """Each with how often it says that it is there."""
@@ -191,10 +189,17 @@ def let_loose(name: str) -> tuple[int, int]:
 def end(name: str) -> dict[str, object]:
     """End an adversary."""
     pid, reader = let_loose(name)
+    descriptors = os.listdir("/proc/self/fd")
     began = time.monotonic()
     left = end_tree(reap, limit=20.0)
-    took = time.monotonic() - began
-    return {"left": left, "gone": gone(reader), "alive": is_alive(pid), "children": children(os.getpid()), "took": took}
+    return {
+        "took": time.monotonic() - began,
+        "left": left,
+        "gone": gone(reader),
+        "alive": is_alive(pid),
+        "children": children(os.getpid()),
+        "descriptors": len(os.listdir("/proc/self/fd")) - len(descriptors),
+    }
 
 
 def spare() -> dict[str, object]:
