@@ -118,7 +118,12 @@ def multiplying() -> None:
 
 def of_a_thread() -> None:
     """Children of a thread that is not the first."""
-    threading.Thread(target=lambda: fork(deaf) and wait()).start()
+
+    def thread() -> None:
+        fork(deaf)
+        wait()
+
+    threading.Thread(target=thread).start()
     wait()
 
 
