@@ -173,14 +173,15 @@ def test_who_follows_a_run_gets_all_of_it_whatever_becomes_of_the_supervisor(hou
 
 
 def test_an_interruption_survives_the_supervisor(house: House):
-    run = house.detach(
-        "--", "sh", "-c", "trap 'sleep 3; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.02; done"
-    )
+    script = "trap 'until [ -e gate ]; do sleep 0.01; done; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    run = house.detach("--", "sh", "-c", script)
     house.says(run, "up")
     with house.begin("kill", run, "-m", "enough of this"):
         eventually(lambda: house.record(run)["status"] == "stopping")
         house.kill_supervisor()
     house.start()
+    assert house.record(run)["status"] == "stopping"
+    (house.work / "gate").touch()
     outcome = house.outcome(run)
     assert (outcome["status"], outcome["reason"]) == ("interrupted", "enough of this")
     assert "tidied up" in house.printed(run)
