@@ -75,7 +75,7 @@ class Channel:
             for line in lines:
                 try:
                     body = msgspec.json.decode(line)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     continue
                 if isinstance(body, dict):
                     bodies.append(body)

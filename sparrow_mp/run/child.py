@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import inspect
+import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +28,8 @@ from sparrow_mp.run.engines import EngineMissing, load_engine
 from sparrow_mp.run.outbox import Outbox
 from sparrow_mp.wire import RunSpec
 
+MAX_RESULT_DEPTH = 300
+_NO_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[^][{}]')
 _OURS = ("VIRTUAL_ENV", "PYTHON", "LD_")
 
 
@@ -184,11 +188,8 @@ def _call(function: Any, context: RunContext, channel: Channel) -> int:
             result = asyncio.run(_cooperatively(result, context))
         elif inspect.isclass(function) and callable(getattr(result, "run", None)):
             result = result.run()
-        encoded = msgspec.json.encode(result, enc_hook=repr)
-        if len(encoded) > MAX_RESULT_BYTES:
-            channel.send(reason=f"its result has {len(encoded)} bytes, more than {MAX_RESULT_BYTES}, and was left out")
-        elif result is not None:
-            channel.send(result=msgspec.Raw(encoded))
+        if result is not None:
+            _send_result(result, channel)
     except SystemExit as leaving:
         return _exit_code(leaving)
     except Interrupted:
@@ -202,6 +203,29 @@ def _call(function: Any, context: RunContext, channel: Channel) -> int:
         _print_traceback(error)
         return 1
     return 0
+
+
+def _send_result(result: Any, channel: Channel) -> None:
+    """The result, or why it is left out: it has to fit into RunFinished, which everybody must be able to read."""
+    encoded = msgspec.json.encode(result, enc_hook=repr)
+    if b"\n" in encoded or b"\r" in encoded:
+        encoded = msgspec.json.encode(
+            msgspec.json.decode(encoded)
+        )  # it was JSON already (msgspec.Raw), on several lines
+    if len(encoded) > MAX_RESULT_BYTES:
+        channel.send(reason=f"its result has {len(encoded)} bytes, more than {MAX_RESULT_BYTES}, and was left out")
+    elif _depth(encoded) > MAX_RESULT_DEPTH:
+        channel.send(reason=f"its result is nested more than {MAX_RESULT_DEPTH} deep, and was left out")
+    else:
+        channel.send(result=msgspec.Raw(encoded))
+
+
+def _depth(encoded: bytes) -> int:
+    """How deep a JSON text is nested, where that may be too deep."""
+    if encoded.count(b"[") + encoded.count(b"{") <= MAX_RESULT_DEPTH:
+        return 0
+    steps = (1 if char in b"[{" else -1 for char in _NO_BRACKETS.sub(b"", encoded))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -13,7 +13,7 @@ def exit_report(folder: Path) -> ExitReport | None:
     """The monitor's report; None where it did not get to write one."""
     try:
         return msgspec.json.decode((folder / "exit.json").read_bytes(), type=ExitReport)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
 
 

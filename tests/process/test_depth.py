@@ -44,3 +44,28 @@ def test_events_of_any_depth_are_read_or_refused(house: House) -> None:
     assert kinds[:10] == ["Custom"] * 10
     if outcome["result"]:  # where Python bounds the depth by its own calls, and not by C's
         assert kinds[-10:] == ["Error"] * 10
+
+
+def test_a_result_of_any_depth_leaves_the_run_as_it_is(shared: House) -> None:
+    shared.write(
+        "result.py",
+        "def nested(depth):\n"
+        "    data = ['[' + chr(34) + chr(92)]\n"
+        "    for _ in range(depth - 1):\n"
+        "        data = {'a': data} if _ % 2 else [data]\n"
+        "    return data\n"
+        "def main(run):\n"
+        "    return nested(int(run.next_message()))\n",
+    )
+    for depth in (1, 300, 301, 480, 700, 960):
+        run = shared.detach("-e", "python", "result.py:main")
+        shared.sparrow("inject", run, str(depth)).ok()
+        outcome = shared.outcome(run)
+        assert outcome["status"] == "completed", depth
+        if depth > 300:
+            assert outcome["reason"] == "its result is nested more than 300 deep, and was left out"
+        else:
+            found, levels = outcome["result"], 0
+            while not isinstance(found, str):
+                found, levels = found["a"] if isinstance(found, dict) else found[0], levels + 1
+            assert (levels, found) == (depth, '["' + chr(92))
