@@ -204,8 +204,7 @@ class Life:
 
     def _verdict(self, report: ExitReport | None) -> tuple[Status, str | None]:
         """How the run ended, and why, where there is more to say than the status does."""
-        in_time = report is not None and not report.told and self.asked is not None and self.asked[0] == "timed_out"
-        if self.asked is not None and not in_time:
+        if self.asked is not None and not (self.asked[0] == "timed_out" and ended_untold(report)):
             return self.asked[0], self.asked[1] or None
         if report is None:
             return self._unreported()
@@ -230,6 +229,11 @@ class Life:
         if number is not None:
             return "crashed", "its monitor was killed, and what it ran was ended with it"
         return "crashed", "its monitor failed; the zygote's log says why"
+
+
+def ended_untold(report: ExitReport | None) -> bool:
+    """Whether the run is known to have ended by itself, before anybody told it to."""
+    return report is not None and report.wait_status is not None and report.interrupted is None and not report.told
 
 
 def exit_code(wait_status: int) -> int | None:
