@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EVENTS_BYTES = 1 << 20
+_MAX_WORDS = 10_000
 _MAX_TEXT_BYTES = 512 << 10
 
 
@@ -236,6 +237,8 @@ class Desk:
         member = self._live(asked.run)
         if asked.grace is not None and not 0 <= asked.grace < 1e9:
             raise BadRequest(f"`grace` is {asked.grace}; it is a number of seconds from 0")
+        if len(asked.message) > _MAX_WORDS:
+            raise TooLarge(f"the words have {len(asked.message)} characters, the limit is {_MAX_WORDS}; be brief")
         grace = 0.0 if asked.now else asked.grace
         self._reactor.feed(About(member.run, InterruptAsked(asked.message, grace)))
         answer(wire.ok())

@@ -91,3 +91,10 @@ def test_what_an_engine_logs_is_its_own_and_not_the_zygotes(house: House) -> Non
     house.outcome(run)
     assert "a word of its own" in house.printed(run, "stderr")
     assert "a word of its own" not in (house.state / "zygote.log").read_text()
+
+
+def test_an_interrupters_words_have_a_limit(house: House) -> None:
+    run = house.detach("sleep 100")
+    house.sparrow("kill", run, "-m", "x" * 20_000).refused(2, "limit")
+    house.sparrow("kill", run, "-m", "x" * 9_000, "--now").ok()
+    assert house.outcome(run)["reason"] == "x" * 9_000

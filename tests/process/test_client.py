@@ -32,6 +32,7 @@ from sparrow_mp import (
 )
 from sparrow_mp.follow import find_run, read_run
 from sparrow_mp.paths import find_places, supervisor_alive
+from tests.support import processes
 
 pytestmark = pytest.mark.process
 
@@ -60,12 +61,16 @@ def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
     monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{ROOT}")
     places = find_places()
     yield places
-    for pid in started(places):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    eventually(lambda: not supervisor_alive(places))
+
+    def nothing_is_left() -> bool:
+        """A stream may just be starting another stand-in, which is not in the list of those that have started."""
+        left = [pid for pid in processes.pids() if pid != os.getpid() and processes.belongs(pid, marker, top)]
+        for pid in left:
+            processes.kill(pid, signal.SIGKILL)
+        return not left
+
+    marker = f"SPARROW_STATE_DIR={top / 's'}"
+    eventually(nothing_is_left)
     shutil.rmtree(top)
 
 
