@@ -378,7 +378,7 @@ class _Asker:
                 if time.monotonic() >= deadline:
                     raise connect.no_answer(op, self._timeout, self._places, sent=True)
             reply = (await socket.recv_multipart())[-1]
-        except BaseException:
+        except BaseException:  # whatever it is goes on up, once nothing is left open
             socket.close()  # a late reply must not answer another request
             raise
         self._idle.append(socket)
@@ -401,7 +401,7 @@ class _Asker:
                 socket.connect(connect.addresses(self._places).control)
                 if await _polled(socket, min(pause, deadline - time.monotonic()), zmq.POLLOUT):
                     return socket
-            except BaseException:
+            except BaseException:  # whatever it is goes on up, once nothing is left open
                 socket.close()
                 raise
             socket.close()
@@ -434,7 +434,7 @@ class _Asker:
         """Where none may be started, give one that crashed a second to be restarted by whoever looks after it."""
         end = time.monotonic() + 1.0
         while not (start and self._may_start) and not supervisor_alive(self._places) and time.monotonic() < end:  # noqa: ASYNC110  # another process is waited for
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # another process is starting, and nothing tells when it has
 
 
 class _Ears:
@@ -492,7 +492,7 @@ async def _decoded(lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[AnyEven
 async def _readable(fd: int, seconds: float) -> bool:
     """Wait until a descriptor is readable, at most so long; without a descriptor only the time passes."""
     if fd < 0:
-        await asyncio.sleep(min(seconds, 0.02))
+        await asyncio.sleep(min(seconds, 0.02))  # no pidfd to wait for: look again soon
         return False
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()

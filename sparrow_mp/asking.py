@@ -73,7 +73,7 @@ class Asker:
                     if lost.sent:
                         again -= 1
                         self._await_return(start)
-                except BaseException:
+                except BaseException:  # whatever it is goes on up, once nothing is left open
                     self._disconnect()  # a late reply must not answer the next request
                     raise
 
@@ -141,7 +141,7 @@ class Asker:
         """Where none may be started, give one that crashed a second to be restarted by whoever looks after it."""
         end = time.monotonic() + 1.0
         while not (start and self._may_start) and not supervisor_alive(self._places) and time.monotonic() < end:
-            time.sleep(0.05)
+            time.sleep(0.05)  # another process is starting, and nothing tells when it has
 
 
 def _can_send(socket: zmq.Socket[bytes]) -> bool:

@@ -239,7 +239,7 @@ class Departure:
         if self.fd >= 0:
             _is_readable(self.fd, seconds)
         else:
-            time.sleep(0.02)
+            time.sleep(0.02)  # no pidfd to wait for: look again soon
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -60,7 +60,7 @@ class Launch:
         except OSError as error:
             os.close(self.fd)
             raise NoSupervisor(f"no supervisor is running, and starting one failed: {error}") from None
-        except BaseException:
+        except BaseException:  # whatever it is goes on up, once nothing is left open
             os.close(self.fd)
             raise
         finally:

@@ -122,7 +122,7 @@ def _single_keys() -> Iterator[Callable[[float], str]]:
     if not on_terminal(sys.stdin):
 
         def sleep(seconds: float) -> str:
-            time.sleep(seconds)
+            time.sleep(seconds)  # the time between two looks; no key can be heard here
             return ""
 
         yield sleep

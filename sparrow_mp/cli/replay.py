@@ -66,7 +66,7 @@ class Pace:
         if self._first is None:
             self._first, self._began = moment, time.monotonic()
         due = self._began + (moment - self._first).total_seconds() / self._speed
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, due - time.monotonic()))  # the pace of the record
 
 
 def lines_of(run: str) -> Iterator[bytes]:

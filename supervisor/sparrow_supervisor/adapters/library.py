@@ -186,7 +186,7 @@ class Library:
                 return growing, inode, start.offset
         try:
             fd, begins, following = self._part_of(folder, growing, start.seq + 1)
-        except BaseException:
+        except BaseException:  # whatever it is goes on up, once nothing is left open
             if growing >= 0:
                 os.close(growing)
             raise
@@ -206,7 +206,7 @@ class Library:
                 offset = bisect_lines(fd, lambda line: _seq(line) > start.seq)
             if offset >= status.st_size and following is not None:
                 raise Pruned(following)  # the next part begins later than this one ends
-        except BaseException:
+        except BaseException:  # whatever it is goes on up, once nothing is left open
             os.close(fd)
             raise
         return fd, status.st_ino, offset
