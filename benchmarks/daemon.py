@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zmq
 
+from benchmarks.machine import PLACE
 from benchmarks.rows import Failed
 from sparrow_mp import Client
 from sparrow_mp.client import Run
@@ -32,6 +33,7 @@ class Sparrow:
         self.sub.set(zmq.LINGER, 0)
         self.sub.set(zmq.RCVHWM, 0)  # what is slow here must not count as lost there
         self.sub.set(zmq.RCVTIMEO, _PATIENCE_MS)
+        self._heard: list[bytes] = [b""]
         self.sub.set(zmq.SUBSCRIBE, b"")
         self.sub.connect(events)
 
@@ -40,6 +42,14 @@ class Sparrow:
         env = dict(os.environ)
         env.update({f"BENCH_{name.upper()}": str(value) for name, value in settings.items()})
         return self.client.submit(f"benchmarks.engines:{function}", engine="python", cwd=ROOT, env=env)
+
+    def hear_only(self, *topics: str) -> None:
+        """From in a moment on: topics that begin with one of these. What a subscriber gets costs, and may not be measured."""
+        for topic in topics:
+            self.sub.set(zmq.SUBSCRIBE, topic.encode())
+        for former in self._heard:
+            self.sub.set(zmq.UNSUBSCRIBE, former)
+        self._heard = [topic.encode() for topic in topics]
 
     def hear(self) -> tuple[bytes, bytes]:
         """The next message: topic and payload. Raises Failed where none comes."""
@@ -82,9 +92,9 @@ class Sparrow:
 
 
 @contextmanager
-def sparrow() -> Iterator[Sparrow]:
+def sparrow(place: str = PLACE) -> Iterator[Sparrow]:
     """A fresh supervisor, warmed up; it and all that it started are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="spb-", dir="/tmp"))  # short: socket addresses are limited
+    folder = Path(tempfile.mkdtemp(prefix="spb-", dir=place))
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("SPARROW_")]:
         del os.environ[name]

@@ -31,17 +31,33 @@ def flood(run: RunContext) -> None:
     """Emit BENCH_EVENTS messages, one by one. The first event says when that began."""
     count = int(os.environ["BENCH_EVENTS"])
     _begin(run)
-    emit = run.emit
+    emit, text = run.emit, _text()
     for _ in range(count):
-        emit(Message(role="assistant", text=TEXT))
+        emit(Message(role="assistant", text=text))
 
 
 def flood_many(run: RunContext) -> None:
     """Emit BENCH_EVENTS messages, a hundred at a time. The first event says when that began."""
     count = int(os.environ["BENCH_EVENTS"])
     _begin(run)
+    text = _text()
     for _ in range(count // 100):
-        run.emit_many([Message(role="assistant", text=TEXT) for _ in range(100)])
+        run.emit_many([Message(role="assistant", text=text) for _ in range(100)])
+
+
+def flood_at_once(run: RunContext) -> None:
+    """As flood_many, or one by one with BENCH_SINGLE, once somebody opens the pipe BENCH_GATE for writing."""
+    run.emit(Custom(name="ready", data=None))
+    with open(os.environ["BENCH_GATE"], "rb"):
+        pass
+    (flood if "BENCH_SINGLE" in os.environ else flood_many)(run)
+
+
+def flood_on(run: RunContext) -> None:
+    """Emit as much as there is room for, until it is ended."""
+    events = [Message(role="assistant", text=TEXT)] * 100
+    while not run.interrupted:
+        run.emit_many(events)
 
 
 def tick(run: RunContext) -> None:
@@ -50,6 +66,17 @@ def tick(run: RunContext) -> None:
     for _ in range(int(os.environ["BENCH_EVENTS"])):
         time.sleep(pause)
         run.emit(Custom(name="tick", data={"at": time.monotonic_ns()}))
+
+
+def tick_late(run: RunContext) -> None:
+    """As tick, after a quarter of a second in which whoever started it can subscribe."""
+    time.sleep(0.25)
+    tick(run)
+
+
+def _text() -> str:
+    """BENCH_TEXT letters, by default those of TEXT."""
+    return "x" * int(os.environ.get("BENCH_TEXT", len(TEXT)))
 
 
 def _begin(run: RunContext) -> None:

@@ -10,6 +10,19 @@ from datetime import UTC, datetime
 import msgspec
 import zmq
 
+PLACE = "/var/tmp"
+"""Where folders are made that are thrown away: on a disk, where users have their state (/tmp may be in memory), and with a
+short path, since the addresses of sockets are limited."""
+
+
+def roomy() -> str:
+    """Where a hundred thousand folders are made: in memory where it can be.
+
+    A disk that has been used a lot may search for a free inode for half a millisecond, four times a run, which would make
+    the history take minutes. What reads it afterwards would find it in the page cache anyway.
+    """
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else PLACE
+
 
 def describe() -> dict[str, str]:
     """The machine and the versions that matter, for people and for comparison."""

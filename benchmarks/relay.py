@@ -19,10 +19,10 @@ from contextlib import contextmanager
 
 import zmq
 
+from benchmarks.machine import PLACE
 from benchmarks.rows import Failed
 
 _MOMENT = struct.Struct("<Q")
-_EVENT = b"x" * 200
 _TOPIC = b"1b0c6a52-7c1e-4f0e-9d0e-2f1f0a9b7c11/Message"
 
 
@@ -86,13 +86,15 @@ class Relay:
 
 
 @contextmanager
-def relay(*, plain: bool = False) -> Iterator[Relay]:
-    """The three processes, connected."""
+def relay(*, plain: bool = False, size: int = 200) -> Iterator[Relay]:
+    """The three processes, connected; an event has so many bytes."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with tempfile.TemporaryDirectory(prefix="spb-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="spb-", dir=PLACE) as folder:
         pair, pub = f"ipc://{folder}/pair", f"ipc://{folder}/pub"
         middle = subprocess.Popen([sys.executable, "-m", "benchmarks.relay", "plain" if plain else "relay", pair, pub])
-        sender = subprocess.Popen([sys.executable, "-m", "benchmarks.relay", "send", pair], stdin=subprocess.PIPE)
+        sender = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.relay", "send", pair, str(size)], stdin=subprocess.PIPE
+        )
         try:
             sub = context.socket(zmq.SUB)
             sub.set(zmq.RCVHWM, 0)
@@ -124,7 +126,8 @@ def _relay(pair: str, pub: str, *, plain: bool) -> None:
         send_multipart((_TOPIC, receive()))
 
 
-def _send(pair: str) -> None:
+def _send(pair: str, size: int) -> None:
+    event = b"x" * size
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     sink = context.socket(zmq.PAIR)
     sink.connect(pair)
@@ -134,15 +137,15 @@ def _send(pair: str) -> None:
         if what == "flood":
             send(_MOMENT.pack(time.monotonic_ns()))
             for _ in range(int(numbers[0])):
-                send(_EVENT)
+                send(event)
         elif what == "tick":
             for _ in range(int(numbers[0])):
                 time.sleep(float(numbers[1]))
-                send(_MOMENT.pack(time.monotonic_ns()) + _EVENT[8:])
+                send(_MOMENT.pack(time.monotonic_ns()) + event[8:])
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "send":
-        _send(sys.argv[2])
+        _send(sys.argv[2], int(sys.argv[3]))
     else:
         _relay(sys.argv[2], sys.argv[3], plain=sys.argv[1] == "plain")

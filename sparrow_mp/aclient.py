@@ -15,9 +15,9 @@ import zmq
 import zmq.asyncio
 
 from sparrow_mp import connect, wire
-from sparrow_mp.asking import Lost
+from sparrow_mp.asking import ATTEMPTS, Lost
 from sparrow_mp.ears import MAX_AT_ONCE, Caretaker, milliseconds
-from sparrow_mp.errors import NoSupervisor, ShuttingDown, TimedOut
+from sparrow_mp.errors import NoSupervisor, RateLimited, ShuttingDown, TimedOut
 from sparrow_mp.events import AnyEvent, Autonomy, Decision, decode
 from sparrow_mp.follow import IDLE, SOON, Everything, RunFollow, Since, find_run
 from sparrow_mp.launch import START_SECONDS, Launch
@@ -79,10 +79,15 @@ class AsyncClient:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the run's, not this call's
         memory: int | None = None,
+        max_output: int | None = None,
+        max_transcript: int | None = None,
+        max_processes: int | None = None,
+        nice: int | None = None,
         priority: int | None = None,
         labels: Sequence[str] | None = None,
         stdin: Literal["pipe", "null"] = "pipe",
         interpreter: str | None = None,
+        session: str | None = None,
     ) -> AsyncRun:
         """Start a run, as Client.submit() does: ``budget`` in US dollars, ``timeout`` in seconds, ``memory`` in bytes."""
         body = connect.submission(
@@ -97,12 +102,22 @@ class AsyncClient:
             env=env,
             timeout=timeout,
             memory=memory,
+            max_output=max_output,
+            max_transcript=max_transcript,
+            max_processes=max_processes,
+            nice=nice,
             priority=priority,
             labels=labels,
             stdin=stdin,
             interpreter=interpreter,
+            session=session,
         )
-        return AsyncRun(self, (await self._asker.ask(body, connect.SubmitReply)).run)
+        until = time.monotonic() + connect.PATIENCE_S
+        while True:
+            try:
+                return AsyncRun(self, (await self._asker.ask(body, connect.SubmitReply)).run)
+            except RateLimited as error:
+                await asyncio.sleep(connect.pause_before(error, until))  # the supervisor has said when to come again
 
     async def run(self, ref: str) -> AsyncRun:
         """The run that ``ref`` means. Raises NoSuchRun or AmbiguousRun."""
@@ -120,9 +135,17 @@ class AsyncClient:
         """What is known of a run now. Raises NoSuchRun or AmbiguousRun."""
         return (await self._asker.ask(wire.Get(run=ref), connect.RunReply)).run
 
-    async def inject(self, ref: str, text: str | None = None, *, eof: bool = False, data: bytes | None = None) -> None:
+    async def inject(
+        self,
+        ref: str,
+        text: str | None = None,
+        *,
+        eof: bool = False,
+        data: bytes | None = None,
+        now: bool = False,
+    ) -> None:
         """Hand a running run a message, as Client.inject() does. Raises NotRunning where the run has ended."""
-        await self._asker.ask(wire.Inject(run=ref, text=text, data=data, eof=eof), wire.Reply)
+        await self._asker.ask(connect.injection(ref, text, data, eof, now), wire.Reply)
 
     redirect = inject
 
@@ -190,9 +213,12 @@ class AsyncClient:
         """The supervisor's state: its version, pid, addresses and counts. Raises NoSupervisor; never starts one."""
         return await self._asker.ask(wire.GetStatus(), dict[str, Any], start=False)
 
-    async def reload(self) -> None:
-        """Have the supervisor read its configuration again. Raises ConfigError, NoSupervisor; never starts one."""
-        await self._asker.ask(wire.Reload(), wire.Reply, start=False)
+    async def reload(self) -> wire.Reloaded:
+        """Have the supervisor read its settings again: which have changed, and which of them count from its next start on.
+
+        Raises ConfigError where something is wrong: then the earlier ones stay in force. Raises NoSupervisor; never starts one.
+        """
+        return await self._asker.ask(wire.Reload(), wire.Reloaded, start=False)
 
     async def shutdown(
         self,
@@ -304,9 +330,11 @@ class AsyncRun:
         """The same as events(), as JSON lines."""
         return self.client.lines(self.id, since)
 
-    async def inject(self, text: str | None = None, *, eof: bool = False, data: bytes | None = None) -> None:
+    async def inject(
+        self, text: str | None = None, *, eof: bool = False, data: bytes | None = None, now: bool = False
+    ) -> None:
         """Hand it a message. Raises NotRunning where it has ended."""
-        await self.client.inject(self.id, text, eof=eof, data=data)
+        await self.client.inject(self.id, text, eof=eof, data=data, now=now)
 
     redirect = inject
 
@@ -349,7 +377,8 @@ class _Asker:
         """Send a request and give the reply's bytes; a request that surely did not arrive is sent again."""
         op = connect.op_of(body)
         encoded = connect.encode_request(body)
-        again = 1 if op in connect.READ_ONLY else 0
+        again = ATTEMPTS - 1 if connect.may_repeat(body) else 0
+        untaken, until = 0, time.monotonic() + self._timeout
         while True:
             await self.ensure(start)
             try:
@@ -360,6 +389,10 @@ class _Asker:
                 if lost.sent:
                     again -= 1
                     await self._await_return(start)
+                    continue
+                untaken += 1
+                if untaken >= ATTEMPTS and time.monotonic() > until:
+                    raise connect.never_taken(op, self._places) from None
 
     async def _try(self, encoded: bytes, op: str) -> bytes:
         """One attempt, on a connection that does not come back by itself: so it is known what was lost."""

@@ -15,6 +15,8 @@ from sparrow_mp.ears import milliseconds
 from sparrow_mp.paths import Places, supervisor_alive
 
 _T = TypeVar("_T")
+ATTEMPTS = 3
+"""How often a request is made that it does no harm to repeat, where the supervisor goes away each time."""
 
 
 class Lost(Exception):
@@ -56,7 +58,8 @@ class Asker:
         """Send a request and give the reply's bytes; a request that surely did not arrive is sent again."""
         op = connect.op_of(body)
         encoded = connect.encode_request(body)
-        again = 1 if op in connect.READ_ONLY else 0
+        again = ATTEMPTS - 1 if connect.may_repeat(body) else 0
+        untaken, until = 0, time.monotonic() + self._timeout
         if self._pid != os.getpid():
             # Forked: the socket is the parent's (libzmq would wait on it for ever), and the lock may be held by nobody.
             self._lock, self._socket, self._pid = threading.Lock(), None, os.getpid()
@@ -73,6 +76,10 @@ class Asker:
                     if lost.sent:
                         again -= 1
                         self._await_return(start)
+                        continue
+                    untaken += 1
+                    if untaken >= ATTEMPTS and time.monotonic() > until:
+                        raise connect.never_taken(op, self._places) from None
                 except BaseException:  # whatever it is goes on up, once nothing is left open
                     self._disconnect()  # a late reply must not answer the next request
                     raise

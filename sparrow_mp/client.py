@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparrow_mp import connect, wire
 from sparrow_mp.asking import Asker
 from sparrow_mp.ears import Ears
-from sparrow_mp.errors import NoSupervisor, ShuttingDown, TimedOut
+from sparrow_mp.errors import NoSupervisor, RateLimited, ShuttingDown, TimedOut
 from sparrow_mp.paths import Places, find_places, supervisor_alive
 
 if TYPE_CHECKING:
@@ -84,16 +84,24 @@ class Client:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         memory: int | None = None,
+        max_output: int | None = None,
+        max_transcript: int | None = None,
+        max_processes: int | None = None,
+        nice: int | None = None,
         priority: int | None = None,
         labels: Sequence[str] | None = None,
         stdin: Literal["pipe", "null"] = "pipe",
         interpreter: str | None = None,
+        session: str | None = None,
     ) -> Run:
         """Start a run of ``task``, or of the command ``argv``.
 
-        ``budget`` is in US dollars, ``timeout`` in seconds, ``memory`` in bytes. ``cwd`` is the current folder where it is
-        not given, ``env`` (all of the run's environment) this process's, less what is not UTF-8. Raises BadRequest,
-        NoSuchEngine, QueueFull, RateLimited, TooLarge or ShuttingDown where it is refused; then there is no run.
+        ``budget`` is in US dollars, ``timeout`` in seconds, ``memory``, ``max_output`` and ``max_transcript`` in
+        bytes; ``nice`` (0 to 19) slows it down. ``cwd`` is the current folder where it is
+        not given, ``env`` (all of the run's environment) this process's, less what is not UTF-8. ``session`` is what the
+        engine named in an earlier run (its `Custom` event), to go on with. Who submits faster than
+        the supervisor allows waits. Raises BadRequest, NoSuchEngine, QueueFull, RateLimited (after a minute), TooLarge or
+        ShuttingDown where it is refused; then there is no run.
         """
         body = connect.submission(
             task,
@@ -107,12 +115,22 @@ class Client:
             env=env,
             timeout=timeout,
             memory=memory,
+            max_output=max_output,
+            max_transcript=max_transcript,
+            max_processes=max_processes,
+            nice=nice,
             priority=priority,
             labels=labels,
             stdin=stdin,
             interpreter=interpreter,
+            session=session,
         )
-        return Run(self, self._asker.ask(body, connect.SubmitReply).run)
+        until = time.monotonic() + connect.PATIENCE_S
+        while True:
+            try:
+                return Run(self, self._asker.ask(body, connect.SubmitReply).run)
+            except RateLimited as error:
+                time.sleep(connect.pause_before(error, until))
 
     def run(self, ref: str) -> Run:
         """The run that ``ref`` means. Raises NoSuchRun or AmbiguousRun."""
@@ -128,12 +146,21 @@ class Client:
         """What is known of a run now. Raises NoSuchRun or AmbiguousRun."""
         return self._asker.ask(wire.Get(run=ref), connect.RunReply).run
 
-    def inject(self, ref: str, text: str | None = None, *, eof: bool = False, data: bytes | None = None) -> None:
+    def inject(
+        self,
+        ref: str,
+        text: str | None = None,
+        *,
+        eof: bool = False,
+        data: bytes | None = None,
+        now: bool = False,
+    ) -> None:
         """Hand a running run a message; or ``data``, bytes for its standard input; ``eof`` ends that input afterwards.
 
-        When it returns the message is recorded and will be delivered, once. Raises NotRunning where the run has ended.
+        ``now`` has an agent end its turn first. When it returns the message is recorded and will be delivered, once. Raises
+        NotRunning where the run has ended.
         """
-        self._asker.ask(wire.Inject(run=ref, text=text, data=data, eof=eof), wire.Reply)
+        self._asker.ask(connect.injection(ref, text, data, eof, now), wire.Reply)
 
     redirect = inject
 
@@ -213,9 +240,12 @@ class Client:
         """The supervisor's state: its version, pid, addresses and counts. Raises NoSupervisor; never starts one."""
         return self._asker.ask(wire.GetStatus(), dict[str, Any], start=False)
 
-    def reload(self) -> None:
-        """Have the supervisor read its configuration again. Raises ConfigError, NoSupervisor; never starts one."""
-        self._asker.ask(wire.Reload(), wire.Reply, start=False)
+    def reload(self) -> wire.Reloaded:
+        """Have the supervisor read its settings again: which have changed, and which of them count from its next start on.
+
+        Raises ConfigError where something is wrong: then the earlier ones stay in force. Raises NoSupervisor; never starts one.
+        """
+        return self._asker.ask(wire.Reload(), wire.Reloaded, start=False)
 
     def shutdown(self, *, now: bool = False, keep_runs: bool = False, timeout: float | None = _END_SECONDS) -> bool:
         """Interrupt every run (``now``: kill), end the supervisor, and wait until it is gone. False where there was none.
@@ -333,9 +363,11 @@ class Run:
         """The same as events(), as JSON lines."""
         return self.client.lines(self.id, since)
 
-    def inject(self, text: str | None = None, *, eof: bool = False, data: bytes | None = None) -> None:
+    def inject(
+        self, text: str | None = None, *, eof: bool = False, data: bytes | None = None, now: bool = False
+    ) -> None:
         """Hand it a message. Raises NotRunning where it has ended."""
-        self.client.inject(self.id, text, eof=eof, data=data)
+        self.client.inject(self.id, text, eof=eof, data=data, now=now)
 
     redirect = inject
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from sparrow_mp import wire
-from sparrow_mp.errors import BadRequest, NoSupervisor, SparrowError, TimedOut, TooLarge, error_from_code
+from sparrow_mp.errors import BadRequest, NoSupervisor, RateLimited, SparrowError, TimedOut, TooLarge, error_from_code
 from sparrow_mp.events import Autonomy
 from sparrow_mp.paths import Places, supervisor_alive
+from sparrow_mp.regular import read_regular
 
 READ_ONLY = frozenset({"list", "get", "events", "status", "schedule.list"})
 """The ops that change nothing: one that got no answer may be asked again."""
@@ -24,6 +26,9 @@ SLICE = 0.25
 _LAST_MOMENTS = 2.0
 
 RequestLike = wire.Request | Mapping[str, Any]
+PATIENCE_S = 60.0
+"""How long a submission waits until it is not one too many any more."""
+
 _T = TypeVar("_T")
 
 
@@ -61,7 +66,7 @@ class _AddressFile(msgspec.Struct):
 def _told(places: Places) -> _AddressFile:
     """What the supervisor has written of itself, if it has (yet)."""
     try:
-        return msgspec.json.decode(places.address_file.read_bytes(), type=_AddressFile)
+        return msgspec.json.decode(read_regular(places.address_file, 65536), type=_AddressFile)
     except (OSError, msgspec.DecodeError):
         return _AddressFile()
 
@@ -97,6 +102,14 @@ def died_within(op: str) -> NoSupervisor:
     )
 
 
+def never_taken(op: str, places: Places) -> NoSupervisor:
+    """Each that came went away again before it took the request."""
+    return NoSupervisor(
+        f"the supervisor goes away again and again before it takes `{op}`, which was not done; see `sparrow doctor` and"
+        f" {places.log}"
+    )
+
+
 def no_answer(op: str, seconds: float, places: Places, *, sent: bool) -> TimedOut:
     """It is there and says nothing."""
     still = ", and may still do it" if sent and op not in READ_ONLY else ""
@@ -111,6 +124,13 @@ def op_of(body: RequestLike) -> str:
     if isinstance(body, wire.Request):
         return str(body.__struct_config__.tag)
     return str(body.get("op"))
+
+
+def may_repeat(body: RequestLike) -> bool:
+    """Whether it does no harm to ask again what may have been done: it changes nothing, or bears an id that says so."""
+    return op_of(body) in READ_ONLY or (
+        isinstance(body, wire.Submit | wire.Inject | wire.ScheduleFire) and body.id is not None
+    )
 
 
 def encode_request(body: RequestLike) -> bytes:
@@ -138,7 +158,16 @@ def read_reply(reply: bytes, kind: type[_T]) -> _T:
             f"the supervisor's reply makes no sense here ({error}); it may be of another version: see `sparrow status`"
         ) from None
     fault = verdict.error or wire.Fault(code="internal", message="the supervisor refused, and did not say why")
-    raise error_from_code(fault.code, fault.message)
+    refusal = error_from_code(fault.code, fault.message)
+    refusal.retry_after = fault.retry_after
+    raise refusal
+
+
+def pause_before(error: RateLimited, until: float) -> float:
+    """How many seconds to wait before the same is asked again; raises the error where that is after ``until`` (monotonic)."""
+    if error.retry_after is None or time.monotonic() + error.retry_after > until:
+        raise error
+    return error.retry_after
 
 
 def submission(
@@ -154,16 +183,25 @@ def submission(
     env: Mapping[str, str] | None,
     timeout: float | None,
     memory: int | None,
+    max_output: int | None,
+    max_transcript: int | None,
+    max_processes: int | None,
+    nice: int | None,
     priority: int | None,
     labels: Sequence[str] | None,
     stdin: Literal["pipe", "null"],
     interpreter: str | None,
+    session: str | None,
 ) -> wire.Submit:
     """The request for a new run, with the caller's folder, environment and interpreter where none are given."""
     import sys
+    import uuid
 
     if isinstance(argv, str):
         raise BadRequest('argv is a list of words, such as ["make", "test"]; a shell command is a task')
+    for limit, number in (("budget", budget), ("timeout", timeout)):
+        if number is not None and not math.isfinite(number):
+            raise BadRequest(f"`{limit}` is {number}; give a number")  # JSON has none for it, but a null
     return wire.Submit(
         task=task,
         engine=engine,
@@ -176,12 +214,25 @@ def submission(
         env=_own_environment() if env is None else dict(env),
         timeout=timeout,
         memory=memory,
+        max_output=max_output,
+        max_transcript=max_transcript,
+        max_processes=max_processes,
+        nice=nice,
         priority=priority or 0,
         labels=list(labels or ()),
         stdin=stdin,
         interpreter=interpreter or sys.executable or None,
+        session=session,
         umask=_umask(),
+        id=str(uuid.uuid4()),
     )
+
+
+def injection(ref: str, text: str | None, data: bytes | None, eof: bool, now: bool) -> wire.Inject:
+    """The request that hands a run something, with an id that sorts by time."""
+    import uuid
+
+    return wire.Inject(run=ref, id=f"{time.time_ns():020d}-{uuid.uuid4().hex}", text=text, data=data, eof=eof, now=now)
 
 
 def _here() -> str:

@@ -8,6 +8,8 @@ class SparrowError(Exception):
 
     code = "internal"
     exit_code = 1
+    retry_after: float | None = None
+    """Seconds after which the same request may be taken, where that is known."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

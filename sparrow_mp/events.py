@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
@@ -161,15 +161,24 @@ class ToolUseProposed(Event, kw_only=True):
 
 
 class ApprovalRequested(Event, kw_only=True):
+    """``refused``: nobody is asked, since policy refuses it; the ApprovalResolved behind it says why. sparrow-cli has it not."""
+
     id: str
     summary: str
     tool: str | None = None
     risk: Risk | None = None
+    refused: bool = False
 
 
 class ApprovalResolved(Event, kw_only=True):
+    """``by``: who decided: ``user``, ``policy`` (nobody was asked), ``timeout`` (nobody answered in time), ``run`` (it asks no
+    longer). ``reason``: why, where there is one to tell. sparrow-cli has neither.
+    """
+
     id: str
     decision: Decision
+    by: str | None = None
+    reason: str | None = None
 
 
 class ToolUseStarted(Event, kw_only=True):
@@ -335,7 +344,15 @@ class Header(msgspec.Struct):
     ts: str = ""
 
 
-decode_header = msgspec.json.Decoder(Header).decode
+_decode_header = msgspec.json.Decoder(Header).decode
+
+
+def decode_header(line: bytes | str) -> Header:
+    """Read what every event has. Raises msgspec.DecodeError, and nothing else, where the line is no event."""
+    try:
+        return _decode_header(line)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode(line: bytes | str) -> AnyEvent:
@@ -366,6 +383,10 @@ def encode(event: AnyEvent) -> bytes:
     merged = _merged(original, msgspec.to_builtins(event))
     head = {name: merged[name] for name in ("type", "run", "seq", "ts") if name in merged}
     return _encoder.encode({**head, **merged})
+
+
+encode_plain = cast("Callable[[Event], bytes]", _encoder.encode)
+"""The same for an event of a plain type, without looking whether it is one."""
 
 
 def encode_lines(events: Sequence[Event]) -> bytes:

@@ -17,6 +17,7 @@ import msgspec
 from sparrow_mp.errors import AmbiguousRun, BadRequest, Gone, NoSuchRun
 from sparrow_mp.events import decode_header
 from sparrow_mp.paths import Places
+from sparrow_mp.regular import open_regular, read_regular
 from sparrow_mp.transcript import (
     EVENTS,
     INPUTS,
@@ -38,6 +39,7 @@ IDLE = 1.0
 """The longest pause, in seconds: after it the record is looked at whether or not something was heard."""
 
 _ID_LENGTH = 36
+_MOST_INPUTS = 16 << 20  # four times the longest request
 _OPEN_READERS = 64
 _CLOCK_SLACK = 60.0  # an event's time may be ahead of its file's where the clock was set back
 _ROUND_LINES = 5000
@@ -84,12 +86,13 @@ def _named(places: Places, name: str) -> list[str]:
     import sqlite3  # here, since most commands need none
 
     try:
+        os.close(open_regular(places.index))
         index = sqlite3.connect(f"{places.index.as_uri()}?mode=ro", uri=True)
         try:
             found = index.execute("SELECT run FROM runs WHERE name = ?", (name,)).fetchall()
         finally:
             index.close()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return [run for run in _recorded(places) if _has_name(places.transcript(run), name)]
     return [run for (run,) in found if places.transcript(run).is_dir()]
 
@@ -100,7 +103,7 @@ class _Inputs(msgspec.Struct):
 
 def _has_name(folder: Path, name: str) -> bool:
     try:
-        inputs = (folder / INPUTS).read_bytes()
+        inputs = read_regular(folder / INPUTS, _MOST_INPUTS)
     except OSError:
         return False
     if b'"name"' not in inputs:
@@ -340,7 +343,10 @@ class Everything:
         if changed != self._listed_at:
             # The folder's time has the kernel's tick: what came in the same tick as this look is for the next one.
             self._listed_at = changed if time.time_ns() - changed > 100_000_000 else 0
-            for run in _recorded(self._places):
+            recorded = _recorded(self._places)
+            self._over.intersection_update(recorded)  # who follows for months need not remember what was deleted since
+            self._past.intersection_update(recorded)
+            for run in recorded:
                 self._note(run)
         for run in list(self._cursors):
             folder = self._places.transcript(run)
@@ -406,7 +412,7 @@ def _seq_at(folder: Path, moment: str) -> int | None:
         return None  # most records, where there are many; one that is live is followed anyhow
     for path in parts(folder):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_regular(path)
         except FileNotFoundError:
             continue
         try:

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import msgspec
 
+from sparrow_mp import service
 from sparrow_mp.connect import no_supervisor, start_forbidden
-from sparrow_mp.errors import NoSupervisor, SparrowError
-from sparrow_mp.paths import Places, find_places, secure_folder, supervisor_alive
+from sparrow_mp.errors import NoSupervisor, SparrowError, StateError
+from sparrow_mp.paths import Places, check_files, find_places, secure_folder, supervisor_alive
+from sparrow_mp.regular import open_regular
 
 START_SECONDS = 30.0
 """How long a supervisor may take until it is ready."""
 
-UNIT = "sparrow.service"
 _DETACH = "import os, sys\nif not os.fork():\n    os.execv(sys.argv[1], sys.argv[1:])"
 _TAIL_BYTES = 2000
 
@@ -42,7 +43,7 @@ class Launch:
     """
 
     def __init__(self, places: Places, on_start: Callable[[str], None] | None = None) -> None:
-        """Raises NoSupervisor where starting one is forbidden or impossible, StateError where the folder is not private."""
+        """Raises NoSupervisor where starting one is forbidden or impossible."""
         if start_forbidden():
             raise no_supervisor()
         if not sys.executable:
@@ -50,16 +51,21 @@ class Launch:
         self._places = places
         self._heard = b""
         self._log_size = 0
-        self._systemd = _unit_installed(places)
+        installed = _default_places(places) and service.unit_file(os.environ) is not None
+        self._systemd = service.manager(os.environ) if installed else None
         if on_start is not None:
             through = "through systemd" if self._systemd else f"in the background; its log is {places.log}"
-            on_start(f"no supervisor is running: starting one {through}")
+            alone = " (systemd, which has the unit, cannot be reached)" if installed and not self._systemd else ""
+            on_start(f"no supervisor is running: starting one {through}{alone}")
         self.fd, writing = os.pipe()
         try:
-            self._process = self._start_unit(writing) if self._systemd else self._start_process(writing)
+            self._process = self._start_unit(self._systemd, writing) if self._systemd else self._start_process(writing)
         except OSError as error:
             os.close(self.fd)
             raise NoSupervisor(f"no supervisor is running, and starting one failed: {error}") from None
+        except StateError as error:
+            os.close(self.fd)
+            raise NoSupervisor(f"the supervisor did not start: {error.message}") from None
         except BaseException:  # whatever it is goes on up, once nothing is left open
             os.close(self.fd)
             raise
@@ -81,7 +87,7 @@ class Launch:
             if status and not supervisor_alive(self._places):
                 said = self._heard.decode(errors="replace").strip()
                 raise NoSupervisor(
-                    f"systemd could not start the supervisor: {said or status}; see journalctl --user -u {UNIT}"
+                    f"systemd could not start the supervisor: {said or status}; see `systemctl --user status sparrow`"
                 )
             return
         line = self._heard.partition(b"\n")[0]
@@ -106,16 +112,18 @@ class Launch:
             f"a supervisor was started but is not ready after {START_SECONDS:g} s; see {self._places.log}"
         )
 
-    def _start_unit(self, told: int) -> subprocess.Popen[bytes]:
-        argv = ["systemctl", "--user", "--no-ask-password", "start", UNIT]
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
+    def _start_unit(self, runtime: Path, told: int) -> subprocess.Popen[bytes]:
+        argv = ["systemctl", "--user", "--no-ask-password", "start", service.UNIT]
+        env = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)}
+        return subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
 
     def _start_process(self, told: int) -> subprocess.Popen[bytes]:
         secure_folder(self._places.state)
-        log = os.open(self._places.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        check_files(self._places.log)
+        log = open_regular(self._places.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             self._log_size = os.fstat(log).st_size
-            daemon = [sys.executable, "-P", "-m", "sparrow_supervisor", "--ready-fd", str(told)]
+            daemon = [sys.executable, "-P", "-m", "sparrow_supervisor", "--guarded", "--ready-fd", str(told)]
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _DETACH, *daemon],
                 cwd="/",
@@ -140,7 +148,7 @@ class Launch:
 def start_supervisor(places: Places, on_start: Callable[[str], None] | None = None) -> None:
     """Start one and wait until it, or another that was faster, is there.
 
-    Raises NoSupervisor where none came within START_SECONDS, or it says why it cannot; StateError for an unsafe folder.
+    Raises NoSupervisor where none came within START_SECONDS, or it says why it cannot.
     """
     launch = Launch(places, on_start)
     poll = select.poll()
@@ -166,18 +174,7 @@ def _environment(places: Places) -> dict[str, str]:
     return env
 
 
-def _unit_installed(places: Places) -> bool:
-    """Whether this user's systemd is there, has our unit, and that unit's supervisor would own these places."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SPARROW_")}
-    runtime = env.get("XDG_RUNTIME_DIR")
-    if not runtime or not Path(runtime, "systemd", "private").exists() or places != find_places(env):
-        return False
-    home = Path(env.get("HOME") or os.path.expanduser("~"))
-    folders = [
-        Path(env.get("XDG_CONFIG_HOME") or home / ".config"),
-        Path("/etc"),
-        Path(env.get("XDG_DATA_HOME") or home / ".local" / "share"),
-        Path("/usr/local/lib"),
-        Path("/usr/lib"),
-    ]
-    return any((folder / "systemd" / "user" / UNIT).exists() for folder in folders)
+def _default_places(places: Places) -> bool:
+    """Whether these are the places of the unit's supervisor, which knows nothing of our SPARROW_* variables."""
+    usual = find_places({name: value for name, value in os.environ.items() if not name.startswith("SPARROW_")})
+    return (places.state, places.config) == (usual.state, usual.config)

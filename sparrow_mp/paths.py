@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparrow_mp.errors import StateError
+from sparrow_mp.regular import open_regular
 
 UNIX_ADDRESS_LIMIT = 107
 """The longest path of a Unix socket, in bytes (``sun_path`` less its closing NUL)."""
@@ -40,6 +41,21 @@ class Places:
         return self.state / "index.db"
 
     @property
+    def jobs(self) -> Path:
+        """The jobs: written by the command line and by hand."""
+        return self.state / "jobs.toml"
+
+    @property
+    def good_jobs(self) -> Path:
+        """The jobs as they were when they last made sense."""
+        return self.state / "jobs.good.toml"
+
+    @property
+    def schedules(self) -> Path:
+        """What the supervisor remembers of the jobs, as JSON."""
+        return self.state / "schedules.json"
+
+    @property
     def log(self) -> Path:
         """The log of a supervisor that was started in the background."""
         return self.state / "supervisor.log"
@@ -48,6 +64,11 @@ class Places:
     def transcripts(self) -> Path:
         """The folder with one folder for each run's record."""
         return self.state / "transcripts"
+
+    @property
+    def allowed(self) -> Path:
+        """What has been allowed for always: a line for each workspace, tool and risk."""
+        return self.state / "allowed.jsonl"
 
     @property
     def runs(self) -> Path:
@@ -69,10 +90,14 @@ class Places:
         """The address of the event socket."""
         return f"ipc://{self.runtime / 'events.sock'}"
 
+    def zygote_socket(self, fingerprint: str) -> Path:
+        """Where the zygote of one sparrow listens; after an upgrade there may be two for a while."""
+        return self.runtime / f"zygote-{fingerprint}.sock"
+
     @property
-    def zygote_socket(self) -> Path:
-        """Where the zygote listens."""
-        return self.runtime / "zygote.sock"
+    def zygote_log(self) -> Path:
+        """What the zygotes and the monitors have to say that is for no client."""
+        return self.state / "zygote.log"
 
     @property
     def endpoints(self) -> Path:
@@ -113,10 +138,13 @@ def find_places(env: Mapping[str, str] | None = None, config: Path | None = None
 def secure_folder(path: Path) -> None:
     """Make the folder private to us (0700), or refuse it.
 
-    Raises StateError where it is a symbolic link, somebody else's, open to others, or cannot be made or written.
+    Raises StateError where it is a symbolic link, somebody else's, open to others, or cannot be made or written; and where
+    another user could put something else in its place.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for above in reversed(path.parents):
+            if not above.exists():
+                above.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: nobody else may rename what is in it
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
@@ -132,12 +160,44 @@ def secure_folder(path: Path) -> None:
         raise StateError(
             f"{path} belongs to user {found.st_uid}, not to you ({os.geteuid()}); choose a folder of your own"
         )
+    _check_way(path)
     if found.st_mode & 0o077:
         raise StateError(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); close it: chmod 700 {path}"
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise StateError(f"{path} is not writable; make it so (chmod 700 {path}) or choose another place")
+
+
+def _check_way(path: Path) -> None:
+    """Raise StateError where a folder above lets every user rename what is in it, or a link on the way is another user's."""
+    trusted = {0, os.geteuid(), os.stat("/").st_uid}  # in a user namespace root may have another number
+    for above in path.parents:
+        found = above.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in trusted:
+            raise StateError(
+                f"{path} lies behind {above}, a symbolic link of user {found.st_uid}; name the real folder instead"
+            )
+    real = path.parent.resolve()
+    for above in (real, *real.parents):
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise StateError(
+                f"every user can put another folder in the place of {path}, since {above} is open to all (mode"
+                f" {stat.S_IMODE(mode):04o}); close that (chmod o-w {above}) or choose another place"
+            )
+
+
+def check_files(*paths: Path) -> None:
+    """Raise StateError where something else than a plain file of ours has a name that such a file is to have."""
+    for path in paths:
+        try:
+            found = path.lstat()
+        except OSError:
+            continue  # whoever opens it says why it cannot be
+        if stat.S_ISLNK(found.st_mode) or not stat.S_ISREG(found.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no plain file"
+            raise StateError(f"{path} is {kind}; sparrow uses only a file of its own there: move that away")
 
 
 def check_address(path: Path, what: str) -> None:
@@ -153,7 +213,7 @@ def check_address(path: Path, what: str) -> None:
 def supervisor_alive(places: Places) -> bool:
     """Whether some supervisor holds the state folder: its lock cannot be had."""
     try:
-        fd = os.open(places.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(places.lock)
     except OSError:
         return False
     try:

@@ -2,7 +2,7 @@
 
 ``<folder>/events.jsonl`` holds one event a line and is only ever appended to, in whole lines, by the supervisor. A long
 record has sealed parts before it, ``events.<first seq>.jsonl``: the supervisor renames the file and begins a new one, and
-a reader here does not notice. A last line without its line break is not there yet.
+a reader here does not notice. (For a moment there is no ``events.jsonl``.) A last line without its line break is not there yet.
 
 A record written by sparrow-cli has no ``seq`` and no ``ts``: its lines are numbered in their order.
 """
@@ -15,11 +15,15 @@ from pathlib import Path
 
 import msgspec
 
-from sparrow_mp.events import decode_header
+from sparrow_mp.errors import StateError
+from sparrow_mp.events import Outcome, decode_header
+from sparrow_mp.regular import open_regular, write_regular
 
 EVENTS = "events.jsonl"
 INPUTS = "inputs.json"
 META = "meta.json"
+NEXT = "events.jsonl.new"
+"""The part that is to follow, for the moment in which the growing one is sealed."""
 _CHUNK = 1 << 18
 
 
@@ -31,6 +35,11 @@ def parts(folder: Path) -> list[Path]:
         if number.isdigit():
             sealed.append((int(number), path))
     return [path for _, path in sorted(sealed)] + [folder / EVENTS]
+
+
+def sealed_name(first: int) -> str:
+    """The name of a sealed part that begins with the event ``first``."""
+    return f"events.{first}.jsonl"
 
 
 class TranscriptReader:
@@ -56,8 +65,16 @@ class TranscriptReader:
     def read(self, max_bytes: int = _CHUNK) -> list[bytes]:
         """The next whole lines, without their line breaks; none at the present end.
 
-        Raises OSError where the record cannot be read; one that is not there yet is empty.
+        Raises OSError where the record cannot be read, StateError where it is damaged; one that is not there yet is empty.
         """
+        try:
+            return self._read(max_bytes)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise StateError(
+                f"the transcript of run {self.folder.name} is damaged after event {self._at}; mend it: sparrow doctor --repair"
+            ) from None
+
+    def _read(self, max_bytes: int) -> list[bytes]:
         if not self._sought:
             self._seek(self._since)
         while True:
@@ -66,6 +83,8 @@ class TranscriptReader:
             data = os.pread(self._fd, max_bytes, self._offset)
             if not data:
                 if not self._sealed():
+                    self._offset -= len(self._rest)  # a line that is not whole may be cut off again
+                    self._rest = b""
                     return []
                 self._close_part()
                 continue
@@ -95,7 +114,9 @@ class TranscriptReader:
         if not self._legacy:
             last = decode_header(lines[-1]).seq
             if last:
-                self._at = last
+                if _number(lines[0]) <= self._at:  # a mended file has replaced the one that was read, and begins anew
+                    lines = [line for line in lines if not 0 < _number(line) <= self._at]
+                self._at = max(self._at, last)
                 return lines
             self._legacy = True
         numbered = []
@@ -130,7 +151,7 @@ class TranscriptReader:
 
     def _open(self, path: Path) -> bool:
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_regular(path)
         except FileNotFoundError:
             return False
         self._part = path
@@ -228,6 +249,14 @@ def first_header_seq(fd: int, empty: int = 1) -> int:
     return decode_header(line).seq if line.endswith(b"\n") else empty
 
 
+def _number(line: bytes) -> int:
+    """The seq of a line; 0 where it has none, or is no event."""
+    try:
+        return decode_header(line).seq
+    except msgspec.DecodeError:
+        return 0
+
+
 def _sealed_from(path: Path) -> int:
     """The first seq of a sealed part, which its name tells."""
     return int(path.name.split(".")[1])
@@ -235,7 +264,7 @@ def _sealed_from(path: Path) -> int:
 
 def _first_seq_of(path: Path, empty: int = 1) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
     except FileNotFoundError:
         return empty
     try:
@@ -246,7 +275,10 @@ def _first_seq_of(path: Path, empty: int = 1) -> int:
 
 def normalise(line: bytes, seq: int) -> bytes:
     """Give a line of a sparrow-cli record its number; one that has a number stays as it is."""
-    fields = msgspec.json.decode(line)
+    try:
+        fields = msgspec.json.decode(line)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
     if not isinstance(fields, dict) or fields.get("seq"):
         return line
     head = {"type": fields.pop("type", ""), "run": fields.pop("run", ""), "seq": seq}
@@ -258,6 +290,12 @@ def iter_lines(folder: Path, since: int = 0) -> Iterator[bytes]:
     with TranscriptReader(folder, since=since) as reader:
         while lines := reader.read():
             yield from lines
+
+
+def write_meta(folder: Path, run: str, ended: str, events: int, outcome: Outcome) -> None:
+    """Say in meta.json that a run has ended, and how; all of it or nothing. Raises OSError."""
+    meta = {"run": run, "ended": ended, "events": events, "outcome": outcome}
+    write_regular(folder / META, msgspec.json.encode(meta))
 
 
 def first_seq(folder: Path) -> int:
@@ -272,7 +310,7 @@ def last_event(folder: Path) -> bytes | None:
     """The last whole line of the record; None where there is none."""
     for path in reversed(parts(folder)):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_regular(path)
         except FileNotFoundError:
             continue
         try:

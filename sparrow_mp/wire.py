@@ -8,9 +8,13 @@ from typing import Annotated, Any, Literal, Union
 import msgspec
 
 from sparrow_mp.errors import BadRequest
-from sparrow_mp.events import Autonomy, Decision, Tokens
+from sparrow_mp.events import Autonomy, Decision, Status, Tokens
 
 PROTOCOL = 1
+"""What a monitor and its supervisor speak. A run outlives an upgrade, so every version keeps these as they are: the frames
+HELLO, EVENTS, ACK, RESEND and INTERRUPT, and the layout of the outbox. So the events of a run of any version are recorded
+and it can be ended; messages and approvals are for runs of the supervisor's own protocol.
+"""
 """The version of everything here; a run and a supervisor that differ in it say so."""
 
 MAX_REQUEST_BYTES = 4 << 20
@@ -33,12 +37,19 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 """A number that JSON's readers in every language hold exactly."""
 
 
+RunId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
+"""A UUIDv4 of 36 characters."""
+
+
 class Submit(Request, kw_only=True, tag="submit"):
     """``env`` is the whole environment; ``interpreter`` is the caller's Python (for engine ``python``), ``umask``
-    the caller's.
+    the caller's. ``id``, a UUIDv4 of the caller's choice, makes it safe to ask again: the second time answers the first's run.
+    ``memory``, ``max_output`` and ``max_transcript`` are bytes, ``budget`` US dollars, ``timeout`` seconds; ``nice`` is added
+    to the niceness; ``session`` is what an engine named in an earlier run, to go on with.
     """
 
     task: str = ""
+    id: RunId | None = None
     engine: str | None = None
     argv: list[str] | None = None
     agent: str | None = None
@@ -48,12 +59,17 @@ class Submit(Request, kw_only=True, tag="submit"):
     cwd: str | None = None
     env: dict[str, str] | None = None
     timeout: float | None = None
-    memory: int | None = None
+    memory: Count | None = None
+    max_output: Count | None = None
+    max_transcript: Count | None = None
+    max_processes: Count | None = None
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
     labels: list[str] = []
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
     umask: Annotated[int, msgspec.Meta(ge=0, le=0o777)] | None = None
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)] | None = None
 
 
 class List(Request, kw_only=True, tag="list"):
@@ -74,12 +90,19 @@ class Events(Request, kw_only=True, tag="events"):
 
 
 class Inject(Request, kw_only=True, tag="inject"):
-    """``text`` is one line; ``data`` (base64) is bytes for the standard input as they are; ``eof`` ends it afterwards."""
+    """``text`` is one line; ``data`` (base64) is bytes for the standard input as they are; ``eof`` ends it afterwards.
+    ``now`` has an agent end what it is doing first.
+
+    ``id``, of the caller's choice and never used again, makes it safe to ask again: it is handed over once. What waits for a
+    run is handed over in the order of the ids.
+    """
 
     run: str
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-z-]{1,80}$")] | None = None
     text: str | None = None
     data: bytes | None = None
     eof: bool = False
+    now: bool = False
 
 
 class Interrupt(Request, kw_only=True, tag="interrupt"):
@@ -114,8 +137,45 @@ class Shutdown(Request, kw_only=True, tag="shutdown"):
     keep_runs: bool = False
 
 
+class ScheduleAdd(Submit, kw_only=True, tag="schedule.add"):
+    """``job`` is the job's name; everything else but ``replace`` is what stands in jobs.toml, ``id`` means nothing here."""
+
+    job: str
+    replace: bool = False
+    cron: str | None = None
+    timezone: str | None = None
+    missed: str | None = None
+    overlap: str | None = None
+    watch: list[str] = []
+    paused: bool = False
+
+
+class ScheduleList(Request, kw_only=True, tag="schedule.list"):
+    pass
+
+
+class ScheduleRemove(Request, kw_only=True, tag="schedule.remove"):
+    job: str
+
+
+class SchedulePause(Request, kw_only=True, tag="schedule.pause"):
+    job: str
+
+
+class ScheduleResume(Request, kw_only=True, tag="schedule.resume"):
+    job: str
+
+
+class ScheduleFire(Request, kw_only=True, tag="schedule.fire"):
+    """``id``, a UUIDv4 of the caller's choice, makes it safe to ask again, as with ``submit``."""
+
+    job: str
+    id: RunId | None = None
+
+
 AnyRequest = Union[
-    Submit, List, Get, Events, Inject, Interrupt, Approve, GetStatus, Reload, Prune, Shutdown
+    Submit, List, Get, Events, Inject, Interrupt, Approve, GetStatus, Reload, Prune, Shutdown,
+    ScheduleAdd, ScheduleList, ScheduleRemove, SchedulePause, ScheduleResume, ScheduleFire,
 ]  # fmt: skip
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 _encoder = msgspec.json.Encoder()
@@ -138,8 +198,11 @@ def encode(body: Any) -> bytes:
 
 
 class Fault(Body, kw_only=True):
+    """``retry_after``: the seconds after which to ask again (``rate_limited``)."""
+
     code: str
     message: str
+    retry_after: float | None = None
 
 
 class Reply(msgspec.Struct):
@@ -147,6 +210,13 @@ class Reply(msgspec.Struct):
 
     ok: bool
     error: Fault | None = None
+
+
+class Reloaded(msgspec.Struct):
+    """The reply to ``reload``: the settings that it has changed, and those that count from the supervisor's next start on."""
+
+    changed: list[str] = []
+    needs_restart: list[str] = []
 
 
 class RunRecord(Body, kw_only=True):
@@ -177,6 +247,35 @@ class RunRecord(Body, kw_only=True):
     job: str | None = None
 
 
+class NotFiredRow(Body, kw_only=True):
+    """Why a job did not fire, the last time that it did not: ``due`` is the moment that was meant, ``at`` when that was decided."""
+
+    at: str
+    due: str
+    reason: str
+
+
+class JobRow(Body, kw_only=True):
+    """A row of ``schedule.list``. Times are RFC 3339; ``waiting`` is the id of the run that a firing which waits will become."""
+
+    job: str
+    task: str
+    engine: str | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    watch: list[str] = []
+    missed: str
+    overlap: str
+    paused: bool
+    next: str | None = None
+    last_run: str | None = None
+    last_fired: str | None = None
+    last_why: str | None = None
+    last_status: str | None = None
+    waiting: str | None = None
+    not_fired: NotFiredRow | None = None
+
+
 LIVE_STATUSES = frozenset({"queued", "starting", "running", "stopping"})
 
 
@@ -185,9 +284,9 @@ def ok(**fields: Any) -> bytes:
     return _encoder.encode({"ok": True, **fields})
 
 
-def refused(code: str, message: str) -> bytes:
-    """A reply that says no, and why."""
-    return _encoder.encode({"ok": False, "error": {"code": code, "message": message}})
+def refused(code: str, message: str, retry_after: float | None = None) -> bytes:
+    """A reply that says no, why, and when to ask again where that helps."""
+    return _encoder.encode({"ok": False, "error": Fault(code=code, message=message, retry_after=retry_after)})
 
 
 # ── What a run is told when it is spawned ────────────────────────────────────────────────────────────────────────────
@@ -208,18 +307,28 @@ class RunSpec(Body, kw_only=True):
     autonomy: Autonomy = "supervised"
     budget: float | None = None
     timeout: float | None = None
+    memory: int | None = None
+    max_output: int | None = None
+    max_transcript: int | None = None
+    max_processes: int | None = None
+    nice: int | None = None
     stdin: Literal["pipe", "null"] = "pipe"
     interpreter: str | None = None
+    session: str | None = None
     umask: int | None = None
     open_files: int | None = None
     outbox_bytes: int = 8 << 20
     grace: float = 10.0
+    approval_timeout: float = 3600.0
+    allowed: str | None = None
+    config: str | None = None
 
 
 class ExitReport(Body, kw_only=True):
     """What the monitor knows at a run's end; ``wait_status`` is what wait4 gave for the engine.
 
-    ``told`` says whether the run was asked to end before it did; ``taken`` are the injections and approvals that it recorded last: their receipts may have died with its socket.
+    ``told`` says whether the run was asked to end before it did; ``limit`` is how it has to end and why, where it had reached a
+    limit before anybody asked; ``left`` are the pids that could not be ended; ``taken`` are the injections and approvals that it recorded last: their receipts may have died with its socket.
     """
 
     wait_status: int | None = None
@@ -228,9 +337,10 @@ class ExitReport(Body, kw_only=True):
     reason: str | None = None
     result: Any = None
     interrupted: str | None = None
+    limit: tuple[Status, str] | None = None
     told: bool = False
     forced: bool = False
-    leftovers: int = 0
+    left: list[int] = []
     taken: list[str] = []
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
@@ -260,12 +370,15 @@ _MAX_DIGITS = 19
 
 
 class Hello(Body, kw_only=True):
-    """A run says that it is there: after it was spawned, and after each reconnection of its own doing."""
+    """A run says that it is there: after it was spawned, after each reconnection of its own doing, and when its monitor ends
+    it since it has reached a limit (``limit``: how it will end, and why).
+    """
 
     protocol: int
     run: str
     last: int
     pid: int | None = None
+    limit: tuple[Status, str] | None = None
     rejected: bool = False
 
 
@@ -282,6 +395,9 @@ class InjectFrame(Body, kw_only=True):
     text: str | None = None
     data: bytes | None = None
     eof: bool = False
+    now: bool = False
+    answered: bool = False
+    """The client was told ok before there was a run to ask: what becomes of it has to be told in the transcript."""
 
 
 class ApproveFrame(Body, kw_only=True):
@@ -300,12 +416,21 @@ def events_frame(first: int, lines: bytes) -> bytes:
     return b"%b%d\n%b" % (EVENTS, first, lines)
 
 
-def split_events(body: bytes) -> tuple[int, bytes]:
-    """The first seq and the lines of a frame of events, less its kind. Raises BadRequest where it is none."""
-    head, found, lines = body.partition(b"\n")
-    if not found or not head.isdigit() or len(head) > _MAX_DIGITS or not lines.endswith(b"\n"):
+def split_events(data: bytes) -> tuple[int, bytes]:
+    """The first seq and the lines of a frame of events. Raises BadRequest where it is none."""
+    end = data.find(b"\n")
+    head = data[1 : max(1, end)]
+    if not head.isdigit() or len(head) > _MAX_DIGITS or not data.endswith(b"\n", end + 1):
         raise BadRequest("not a frame of events")
-    return int(head), lines
+    return int(head), data[end + 1 :]
+
+
+def foreign(run: str, protocol: int) -> str:
+    """What becomes of a run that speaks another protocol."""
+    return (
+        f"run {run[:8]} was started by another version of sparrow (it speaks protocol {protocol}, this one {PROTOCOL}):"
+        f" its events are recorded and `sparrow kill {run[:8]}` ends it, but it takes no messages and no approvals"
+    )
 
 
 def frame(kind: bytes, body: Any) -> bytes:

@@ -32,3 +32,9 @@ def shared() -> Iterator[House]:
         yield house
     finally:
         house.close()
+
+
+def pytest_configure() -> None:
+    """A SIGTERM (a `timeout` around the tests) ends them as Ctrl-C does, so that each tidies up what it has started."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

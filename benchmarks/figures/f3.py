@@ -5,34 +5,29 @@ from __future__ import annotations
 import subprocess
 import time
 
+from benchmarks import peers
 from benchmarks.daemon import Sparrow, milliseconds_since, sparrow
-from benchmarks.rows import Failed, Goal, Plan, Row, alternate, median_of
+from benchmarks.rows import Failed, Goal, Plan, Row, median_of
 
 TITLE = "a command's first line"
 _ECHO = ["/bin/echo", "here"]
 
 
 def measure(plan: Plan) -> list[Row]:
-    """The baseline is a bare Popen: no record, no isolation."""
+    """The baseline is a bare Popen: no record, no isolation. The peers' line is where their user finds it."""
     size = plan.size(20, 8)
-    with sparrow() as bench:
-        baseline, ours = alternate(
-            plan.rounds, lambda: median_of(size, _bare), lambda: median_of(size, lambda: _submitted(bench))
-        )
-    row = Row(
-        "F3",
-        "`/bin/echo`: submit → its first line",
-        "ms",
-        "`subprocess.Popen`",
-        baseline,
-        ours,
-        goal=Goal(5, "at most"),
-    )
-    row.note = "the other half of the promise (ahead of circus, supervisord, pm2, tmux) is not measured here"
-    return [row]
+    row = Row("F3", "`/bin/echo`: submit → its first line", "ms", "`subprocess.Popen`", goal=Goal(5, "at most"))
+    goals = {name: Goal(1, "at most") for name in ("Circus", "Supervisord", "Tmux")}
+    with sparrow() as bench, peers.present(plan) as here:
+        beside = peers.Beside(here, row, lambda peer: peer.first_line(), goals, plan.size(10, 3))
+        for _ in range(plan.rounds):
+            row.baseline.append(median_of(size, bare))
+            row.ours.append(median_of(size, lambda: submitted(bench)))
+            beside.round()
+    return [row, *beside.rows()]
 
 
-def _bare() -> float:
+def bare() -> float:
     start = time.perf_counter()
     with subprocess.Popen(_ECHO, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -41,7 +36,7 @@ def _bare() -> float:
         return milliseconds_since(start)
 
 
-def _submitted(bench: Sparrow) -> float:
+def submitted(bench: Sparrow) -> float:
     start = time.perf_counter()
     run = bench.client.submit(argv=_ECHO)
     bench.hear_topic(f"{run.id}/Output")

@@ -7,46 +7,30 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks import peers
 from benchmarks.daemon import Sparrow, sparrow
-from benchmarks.rows import Failed, Goal, Plan, Row, alternate
+from benchmarks.rows import Failed, Goal, Plan, Row
 from sparrow_mp.client import Run
 
 TITLE = "runs a second"
 
 
 def measure(plan: Plan) -> list[Row]:
-    """All runs are submitted at once; the baselines run one after another, as a shell would."""
+    """All runs are submitted at once; the bare baselines run one after another, as a shell would."""
     count, few = plan.size(100, 30), plan.size(30, 10)
-    with sparrow() as bench:
-        python = alternate(
-            plan.rounds,
-            lambda: _one_by_one([sys.executable, "-c", "pass"], few),
-            lambda: _together(bench, lambda: bench.start("nothing"), count),
-        )
-        command = alternate(
-            plan.rounds,
-            lambda: _one_by_one(["/bin/true"], 3 * few),
-            lambda: _together(bench, lambda: bench.client.submit(argv=["/bin/true"]), count),
-        )
-    return [
-        Row(
-            "F4",
-            "Python runs, submit → recorded end",
-            "runs/s",
-            "`python -c pass`, one after another",
-            *python,
-            goal=Goal(3, "at least"),
-        ),
-        Row(
-            "F4",
-            "command runs (`/bin/true`)",
-            "runs/s",
-            "`subprocess.run`, one after another",
-            *command,
-            goal_text="ahead of supervisord and pm2",
-            note="supervisord and pm2 are not measured here",
-        ),
-    ]
+    python = Row("F4", "Python runs, submit → recorded end", "runs/s", "`python -c pass`, one after another")
+    python.goal = Goal(3, "at least")
+    command = Row("F4", "command runs (`/bin/true`)", "runs/s", "`subprocess.run`, one after another")
+    command.goal_text = "none: for comparison"
+    with sparrow() as bench, peers.present(plan) as here:
+        beside = peers.Beside(here, command, lambda peer: peer.runs_a_second(), {"Supervisord": Goal(1, "at least")})
+        for _ in range(plan.rounds):
+            python.baseline.append(_one_by_one([sys.executable, "-c", "pass"], few))
+            python.ours.append(_together(bench, lambda: bench.start("nothing"), count))
+            command.baseline.append(_one_by_one(["/bin/true"], 3 * few))
+            command.ours.append(_together(bench, lambda: bench.client.submit(argv=["/bin/true"]), count))
+            beside.round()
+    return [python, command, *beside.rows()]
 
 
 def _one_by_one(argv: list[str], count: int) -> float:

@@ -67,7 +67,7 @@ def _idle(bench: Sparrow, count: int) -> float:
     engines = [record.pid for record in bench.client.list()]
     if len(engines) != count or None in engines:
         raise Failed(f"{count} runs were started and {len(engines)} are there")
-    total = sum(pss(pid) + pss(_parent(pid)) for pid in engines if pid is not None)
+    total = sum(pss(pid) + pss(parent(pid)) for pid in engines if pid is not None)
     for run in runs:
         run.interrupt(now=True)
     ended = {f"{run.id}/RunFinished".encode() for run in runs}
@@ -76,7 +76,7 @@ def _idle(bench: Sparrow, count: int) -> float:
     return total / count
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
     """The engine's parent: its monitor."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[1])

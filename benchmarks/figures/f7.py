@@ -11,7 +11,7 @@ from benchmarks.relay import relay
 from benchmarks.rows import Failed, Goal, Plan, Row, percentile
 
 TITLE = "latency of one event"
-_PAUSE = 0.005
+PAUSE = 0.005
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -23,16 +23,16 @@ def measure(plan: Plan) -> list[Row]:
     with sparrow() as bench, relay() as bare:
         for _ in range(plan.rounds):
             for samples, rows in (
-                (bare.ticks(count, _PAUSE), (half.baseline, tail.baseline)),
-                (_ticks(bench, count), (half.ours, tail.ours)),
+                (bare.ticks(count, PAUSE), (half.baseline, tail.baseline)),
+                (ticks(bench, count), (half.ours, tail.ours)),
             ):
                 rows[0].append(percentile(samples, 0.5))
                 rows[1].append(percentile(samples, 0.99))
     return [half, tail]
 
 
-def _ticks(bench: Sparrow, count: int) -> list[float]:
-    run = bench.start("tick", events=count, pause=_PAUSE)
+def ticks(bench: Sparrow, count: int) -> list[float]:
+    run = bench.start("tick", events=count, pause=PAUSE)
     topic = f"{run.id}/Custom".encode()
     heard: list[tuple[int, bytes]] = []
     while len(heard) < count:

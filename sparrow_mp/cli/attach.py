@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from sparrow_mp.cli.output import answer, on_terminal, say
 from sparrow_mp.cli.words import short
 from sparrow_mp.errors import NotRunning, SparrowError
 from sparrow_mp.wire import LIVE_STATUSES
+
+if TYPE_CHECKING:
+    from sparrow_mp.cli.answers import LineAnswers
 
 
 @click.command(
@@ -27,10 +31,11 @@ from sparrow_mp.wire import LIVE_STATUSES
 @json_option
 @no_start_option
 def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
-    """Follow a run; each line that you type is injected.
+    """Follow a run; each line that you type is injected, or answers what it asks to be allowed.
 
     Ctrl-C leaves it running; Ctrl-D ends its input. Where it ends meanwhile, its exit code is ours.
     """
+    from sparrow_mp.cli.answers import LineAnswers
     from sparrow_mp.cli.follow import follow
 
     with connect(no_start=no_start) as client:
@@ -44,10 +49,15 @@ def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
             say(
                 f"attached to {short(record.run)}: a line you type is injected, Ctrl-D ends its input, Ctrl-C leaves it running"
             )
-        threading.Thread(target=_hand_over, args=(record.run, people), name="stdin", daemon=True).start()
+        answers = LineAnswers() if people and not as_json else None
+        threading.Thread(target=_hand_over, args=(record.run, people, answers), name="stdin", daemon=True).start()
         try:
             # What was typed is on the terminal already: do not show it again.
-            code = follow(client, record.run, since=max(0, record.events - tail), as_json=as_json, injected=not people)
+            since = max(0, record.events - tail)
+            if answers is not None and record.waiting:
+                answers.recall(client, record, since)
+            asks = None if answers is None else lambda _view: answers
+            code = follow(client, record.run, since=since, as_json=as_json, injected=not people, answering=asks)
         except KeyboardInterrupt:
             answer(f"left run {short(record.run)} alone")
             return 0
@@ -56,14 +66,21 @@ def command(run: str, tail: int, as_json: bool, no_start: bool) -> int:
         return code
 
 
-def _hand_over(run: str, people: bool) -> None:
+def _hand_over(run: str, people: bool, answers: LineAnswers | None) -> None:
     """Inject the lines of standard input; a person's end of input is the run's."""
+    from sparrow_mp.cli.answers import give
+    from sparrow_mp.cli.follow import inject_patiently
+
     if sys.stdin is None:
         return
     try:
         client = connect_running()
         for line in _lines():
-            client.inject(run, line)
+            answered = answers.take(line) if answers is not None else None
+            if answered is not None:
+                give(client, run, *answered)
+                continue
+            inject_patiently(client, run, text=line)
         if people:
             client.inject(run, eof=True)
             say("its input is ended; Ctrl-C leaves it")

@@ -54,3 +54,12 @@ def _complete(folder: str, incomplete: str) -> list[CompletionItem]:
         if run.startswith(incomplete):
             found.append(CompletionItem(run[:8] if len(incomplete) < 8 else run, help=about))
     return found[:_LIMIT]
+
+
+def complete_jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Jobs that there are."""
+    from click.shell_completion import CompletionItem
+
+    from sparrow_mp.jobs_file import load_jobs
+
+    return [CompletionItem(name) for name in sorted(load_jobs(places()).jobs) if name.startswith(incomplete)]

@@ -7,41 +7,41 @@ import resource
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sparrow_mp._version import __version__
+from sparrow_mp.cli.checks import Finding, machine_checks
 from sparrow_mp.cli.common import connect_running, example, json_option, places
 from sparrow_mp.cli.output import coloured, out, out_json, paint
-from sparrow_mp.cli.words import plural, size
+from sparrow_mp.cli.words import clean, one_line, plural, size
 from sparrow_mp.errors import SparrowError
 from sparrow_mp.paths import Places, check_address, supervisor_alive
 
 _LEAST_FREE = 200 << 20
+_LEAST_INODES = 1000
+_LARGE_LOG = 100 << 20
 _LEAST_FILES = 4096
 _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "fail": ("✗", "bold red")}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found. A ``fail`` and most notes have a remedy."""
-
-    check: str
-    state: str
-    words: str
-    remedy: str = ""
-
-
-@click.command(epilog=example("sparrow doctor", "sparrow doctor --json | jq 'select(.state != \"ok\")'"))
+@click.command(epilog=example(
+    "sparrow doctor",
+    "sparrow doctor --repair",
+    "sparrow doctor --json | jq 'select(.state != \"ok\")'",
+))  # fmt: skip
+@click.option("--repair", is_flag=True, help="Mend transcripts and the index; what was damaged is kept beside them.")
 @json_option
-def command(as_json: bool) -> int:
-    """Check the installation. What is wrong is told with its remedy; exits 1 where anything is. Starts nothing."""
+def command(repair: bool, as_json: bool) -> int:
+    """Check the installation and all that is recorded. What is wrong is told with its remedy; exits 1 where anything is.
+
+    Starts nothing. To repair there must be no supervisor running; its runs may go on.
+    """
     code = 0
     colour = coloured(sys.stdout)
-    for finding in findings(places()):
+    for finding in findings(places(), repair=repair):
         code = code or int(finding.state == "fail")
         if as_json:
             out_json(
@@ -55,7 +55,7 @@ def command(as_json: bool) -> int:
     return code
 
 
-def findings(where: Places) -> Iterator[Finding]:
+def findings(where: Places, *, repair: bool = False) -> Iterator[Finding]:
     """All checks, one after another. One that fails unexpectedly is a finding as well."""
     told: dict[str, Any] = {}
     checks: list[Callable[[], Iterator[Finding]]] = [
@@ -69,7 +69,12 @@ def findings(where: Places) -> Iterator[Finding]:
         _engines,
         lambda: _disk(where),
         _files,
+        *machine_checks(where),
+        lambda: _notify(where),
+        lambda: _jobs(where),
+        lambda: _logs(where),
         lambda: _stale(where),
+        lambda: _recorded(where, repair=repair),
     ]
     for check in checks:
         try:
@@ -245,6 +250,13 @@ def _disk(where: Places) -> Iterator[Finding]:
         yield Finding(
             "disk", "fail", f"only {size(free)} free for {where.state}", "make room: sparrow prune --older-than 7d"
         )
+    elif found.f_files and found.f_favail < _LEAST_INODES:
+        yield Finding(
+            "disk",
+            "fail",
+            f"only {found.f_favail} more files fit beside {where.state}",
+            "make room: sparrow prune --older-than 7d",
+        )
     else:
         yield Finding("disk", "ok", f"{size(free)} free for {where.state}")
 
@@ -261,6 +273,71 @@ def _files() -> Iterator[Finding]:
         )
     else:
         yield Finding("open files", "ok", f"up to {most:,} (now {soft:,})")
+
+
+def _notify(where: Places) -> Iterator[Finding]:
+    """The command of [notify], as far as it can be judged without calling it."""
+    import subprocess
+
+    from sparrow_mp.config import load_config
+
+    try:
+        command = load_config(where.config).notify.command
+    except SparrowError:
+        return  # told by the check of the settings
+    if not command:
+        return
+    checked = subprocess.run(
+        ["/bin/sh", "-n", "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    if checked.returncode:
+        fault = clean(checked.stderr.decode("utf-8", "replace").strip(), keep="")
+        yield Finding(
+            "notify",
+            "fail",
+            f"the shell does not understand its command: {fault}",
+            "correct `notify.command`; `sparrow config show` tells where it is set",
+        )
+    else:
+        yield Finding("notify", "ok", one_line(command, 60))
+
+
+def _jobs(where: Places) -> Iterator[Finding]:
+    """jobs.toml, as the supervisor reads it."""
+    from sparrow_mp.jobs_file import load_jobs
+
+    loaded = load_jobs(where)
+    if loaded.fault:
+        yield Finding("jobs", "fail", loaded.fault, "mend that line; until then the jobs as they were stay in force")
+    elif loaded.jobs:
+        yield Finding("jobs", "ok", f"{len(loaded.jobs)} in {where.jobs}")
+
+
+def _logs(where: Places) -> Iterator[Finding]:
+    for path in (where.log, where.zygote_log):
+        try:
+            length = path.stat().st_size
+        except FileNotFoundError:
+            continue
+        if length > _LARGE_LOG:
+            yield Finding("logs", "note", f"{path} has grown to {size(length)}", f"empty it: truncate -s 0 {path}")
+
+
+def _recorded(where: Places, *, repair: bool) -> Iterator[Finding]:
+    """Transcripts and index. The daemon's code looks at them, and as a process: nothing here imports it."""
+    import subprocess
+
+    import msgspec
+
+    argv = [sys.executable, "-P", "-m", "sparrow_supervisor.repair", *(["--repair"] if repair else [])]
+    env = {**os.environ, "SPARROW_STATE_DIR": str(where.state), "SPARROW_RUNTIME_DIR": str(where.runtime)}
+    with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = msgspec.json.decode(line, type=dict[str, str])
+            yield Finding(found["check"], found["state"], found["message"], found["remedy"])
+    if process.returncode not in (0, 1):
+        yield Finding("records", "fail", "could not be looked at; what is above says why", f"see {where.transcripts}")
 
 
 def _stale(where: Places) -> Iterator[Finding]:

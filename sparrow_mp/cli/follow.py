@@ -12,15 +12,16 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparrow_mp import events as ev
 from sparrow_mp.cli.output import answer, on_terminal, out_json, say, write
 from sparrow_mp.cli.screen import FollowView, finish_line
 from sparrow_mp.cli.words import ending, exit_code, short
-from sparrow_mp.errors import NotRunning, SparrowError
+from sparrow_mp.errors import NotRunning, RateLimited, SparrowError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,14 +29,39 @@ if TYPE_CHECKING:
     from sparrow_mp.client import Client
 
 STDIN_CHUNK = 64 << 10
+_SHORTEST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.2
 
 
 class Detached(Exception):  # not an error: the user asked for it
     """The user wants to leave the run alone."""
 
 
-def follow(client: Client, run: str, *, since: int = 0, as_json: bool = False, injected: bool = True) -> int:
-    """Show a run's events until its last one, and tell how it ended. Returns the exit code that this stands for."""
+class Answering(Protocol):
+    """Whoever asks people for the run's approvals."""
+
+    def shown(self, event: ev.AnyEvent) -> AbstractContextManager[None]:
+        """Entered while an event is written."""
+        ...
+
+    def close(self) -> None:
+        """The run is followed no longer."""
+        ...
+
+
+def follow(
+    client: Client,
+    run: str,
+    *,
+    since: int = 0,
+    as_json: bool = False,
+    injected: bool = True,
+    answering: Callable[[FollowView], Answering] | None = None,
+) -> int:
+    """Show a run's events until its last one, and tell how it ended. Returns the exit code that this stands for.
+
+    ``answering`` makes who asks people for approvals meanwhile, where people are there.
+    """
     outcome: ev.Outcome | None = None
     if as_json:
         for line in client.lines(run, since=since):
@@ -44,6 +70,7 @@ def follow(client: Client, run: str, *, since: int = 0, as_json: bool = False, i
                 outcome = _outcome(line)
         return tell_end(run, outcome)
     view = FollowView(injected=injected)
+    answers = answering(view) if answering is not None else None
     try:
         for line in client.lines(run, since=since):
             try:
@@ -51,12 +78,15 @@ def follow(client: Client, run: str, *, since: int = 0, as_json: bool = False, i
             except ev.EventError as error:
                 say(f"run {run[:8]}: an event cannot be read: {error}")
                 continue
-            view.show(event)
+            with answers.shown(event) if answers is not None else nullcontext():
+                view.show(event)
             if isinstance(event, ev.RunFinished):
                 outcome = event.outcome
             elif isinstance(event, ev.RunQueued):
                 say(f"run {run[:8]} waits for a free place; it is number {event.position} in the queue")
     finally:
+        if answers is not None:
+            answers.close()
         view.close()
     return tell_end(run, outcome, view.last_error)
 
@@ -159,11 +189,23 @@ def forward_stdin(run: str, connect: Callable[[], Client]) -> None:
     threading.Thread(target=_forward, args=(run, connect), name="stdin", daemon=True).start()
 
 
+def inject_patiently(client: Client, run: str, **what: Any) -> None:
+    """Inject, and try again while the run has more than it reads, so that whoever writes to us waits as at a pipe."""
+    pause = _SHORTEST_PAUSE_S
+    while True:
+        try:
+            client.inject(run, **what)
+            return
+        except RateLimited:
+            time.sleep(pause)  # nothing tells when a program reads; this thread has nothing else to do
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
 def _forward(run: str, connect: Callable[[], Client]) -> None:
     try:
         client = connect()
         while data := os.read(0, STDIN_CHUNK):
-            client.inject(run, data=data)
+            inject_patiently(client, run, data=data)
         client.inject(run, eof=True)
     except NotRunning:
         pass  # it ended without reading all of it, as any program may

@@ -10,6 +10,7 @@ from sparrow_mp.cli.output import say
 from sparrow_mp.cli.values import DURATION
 from sparrow_mp.cli.words import short
 from sparrow_mp.errors import NotRunning
+from sparrow_mp.wire import LIVE_STATUSES
 
 
 @click.command(epilog=example(
@@ -40,8 +41,10 @@ def command(runs: tuple[str, ...], message: str, grace: float | None, now: bool,
             try:
                 client.interrupt(record.run, message, grace=grace, now=now)
                 ending.append(record.run)
-            except NotRunning:
-                say(f"run {short(record.run)} had already ended ({client.get(record.run).status})")
+            except NotRunning as error:
+                status = client.get(record.run).status
+                ended = f"run {short(record.run)} had already ended ({status})"
+                say(str(error) if status in LIVE_STATUSES else ended)
                 code = 1
         for run in ending:
             client.wait(run)

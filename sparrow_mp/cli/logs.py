@@ -10,8 +10,12 @@ from sparrow_mp import events as ev
 from sparrow_mp.cli.common import connect_running, example, json_option, places
 from sparrow_mp.cli.complete import complete_any
 from sparrow_mp.cli.output import out_json, say
+from sparrow_mp.cli.record import time_of
 from sparrow_mp.cli.screen import RecordView
 from sparrow_mp.cli.values import SINCE
+
+_ANY = "~"
+"""After every time: what is no event is shown, so that it is noticed."""
 
 
 @click.command(epilog=example(
@@ -60,4 +64,4 @@ def read(ref: str, since: int | str, follow: bool) -> Iterator[bytes]:
         lines = read_run(places(), found, first, follow=follow)
     if isinstance(since, int):
         return lines
-    return (line for line in lines if ev.decode_header(line).ts >= since)
+    return (line for line in lines if (time_of(line) or _ANY) >= since)

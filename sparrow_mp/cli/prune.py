@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import time
 
 import click
 
@@ -12,6 +12,7 @@ from sparrow_mp.cli.record import read_inputs, records
 from sparrow_mp.cli.rm import delete
 from sparrow_mp.cli.values import DURATION
 from sparrow_mp.cli.words import age, one_line, plural, short, size
+from sparrow_mp.retention import Kept, outlived
 
 
 @click.command(epilog=example("sparrow prune --older-than 30d", "sparrow prune --older-than 12h --dry-run"))
@@ -27,20 +28,18 @@ from sparrow_mp.cli.words import age, one_line, plural, short, size
 def command(older_than: float, dry_run: bool, as_json: bool) -> None:
     """Delete the transcripts of runs that ended longer ago than this. Runs that have not ended are left alone."""
     where = places()
-    try:
-        limit = datetime.now(UTC) - timedelta(seconds=older_than)
-    except OverflowError:
-        limit = datetime.min.replace(tzinfo=UTC)
-    old = [record for record in records(where) if record.ended and record.ended_at < limit]
+    ended = {record.run: record for record in records(where) if record.ended}
+    kept = (Kept(run, record.ended_at.timestamp()) for run, record in ended.items())
+    old = [ended[one.run] for one in outlived(kept, time.time(), max_age=older_than)]
     freed = sum(record.bytes for record in old)
     if as_json or dry_run:
         for record in old:
-            ended = record.ended_at
+            when = record.ended_at
             task = str(read_inputs(record.folder).get("task", ""))
             if as_json:
-                out_json({"run": record.run, "ended": ended.isoformat(), "bytes": record.bytes, "task": task})
+                out_json({"run": record.run, "ended": when.isoformat(), "bytes": record.bytes, "task": task})
             else:
-                out(f"{short(record.run)}  {age(ended.isoformat()):>4}  {size(record.bytes):>7}  {one_line(task, 60)}")
+                out(f"{short(record.run)}  {age(when.isoformat()):>4}  {size(record.bytes):>7}  {one_line(task, 60)}")
     if not dry_run:
         delete(old, where)
     if not as_json:

@@ -14,14 +14,19 @@ import click
 from sparrow_mp.cli.common import connect, example, json_option, no_start_option
 from sparrow_mp.cli.output import Span, coloured, on_terminal, out, out_json, status_style
 from sparrow_mp.cli.table import table
-from sparrow_mp.cli.words import age, one_line, plural, short_ids, size
+from sparrow_mp.cli.words import age, columns, one_line, plural, short_ids, size
 
 if TYPE_CHECKING:
     from sparrow_mp.wire import RunRecord
 
 HEADERS = ("ID", "NAME", "STATUS", "ENGINE", "TASK", "AGE", "CPU", "MEMORY", "EVENTS")
-_TASK = 4
-_RIGHT = frozenset({5, 6, 7, 8})
+_NAME, _STATUS, _ENGINE, _TASK, _AGE, _CPU, _MEMORY, _EVENTS = range(1, 9)
+_RIGHT = frozenset({_AGE, _CPU, _MEMORY, _EVENTS})
+_GIVEN_UP = (_ENGINE, _EVENTS, _AGE, _NAME, _MEMORY, _CPU)
+"""What a terminal that is too narrow for all does without, in this order."""
+_LEAST_TASK = 12
+_SHORT_NAME = 16
+_GAP = 2
 _TASK_IN_PIPE = 60
 _REFRESH = 1.0
 
@@ -67,7 +72,31 @@ def runs_table(runs: list[RunRecord], *, width: int | None, colour: bool, now: d
     ids = short_ids([run.run for run in runs])
     now = datetime.now(UTC) if now is None else now
     rows = [_row(run, ids[run.run], now, None if width else _TASK_IN_PIPE) for run in runs]
-    return table(HEADERS, rows, right=_RIGHT, elastic=_TASK, width=width, colour=colour)
+    kept = _columns(rows, width)
+    if len(kept) < len(HEADERS):
+        for row in rows:
+            row[_NAME] = (one_line(row[_NAME][0], _SHORT_NAME), row[_NAME][1])
+        kept = _columns(rows, width)
+    return table(
+        [HEADERS[n] for n in kept],
+        [[row[n] for n in kept] for row in rows],
+        right=frozenset(place for place, n in enumerate(kept) if n in _RIGHT),
+        elastic=kept.index(_TASK),
+        width=width,
+        colour=colour,
+    )
+
+
+def _columns(rows: list[list[Span]], width: int | None) -> list[int]:
+    """Those that there is room for, if the task is cut to its least."""
+    widths = [max([len(header), *(columns(row[n][0]) for row in rows)]) for n, header in enumerate(HEADERS)]
+    widths[_TASK] = min(widths[_TASK], _LEAST_TASK)
+    kept = list(range(len(HEADERS)))
+    for column in _GIVEN_UP:
+        if width is None or sum(widths[n] + _GAP for n in kept) - _GAP <= width:
+            break
+        kept.remove(column)
+    return kept
 
 
 def _row(run: RunRecord, shown: str, now: datetime, cut: int | None) -> list[Span]:

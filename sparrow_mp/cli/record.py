@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from sparrow_mp.events import decode_header
 from sparrow_mp.paths import Places
+from sparrow_mp.regular import read_regular
 from sparrow_mp.transcript import EVENTS, INPUTS, META, last_event
 
 
@@ -36,17 +38,20 @@ class Record:
     @property
     def ended_at(self) -> datetime:
         """When it ended, as the file system tells it."""
-        for name in (META, EVENTS):
+        for name in (META, EVENTS, "."):
             try:
                 return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
             except FileNotFoundError:
                 continue
-        return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
+        return datetime.now(UTC)  # it has been deleted meanwhile
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
-        return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir() if path.is_file())
+        """What it takes on the disk; 0 where it has been deleted meanwhile."""
+        try:
+            return sum(path.lstat().st_blocks * 512 for path in self.folder.iterdir())
+        except FileNotFoundError:
+            return 0
 
 
 def records(places: Places) -> Iterator[Record]:
@@ -59,10 +64,18 @@ def records(places: Places) -> Iterator[Record]:
         yield Record(name, places.transcript(name))
 
 
+def time_of(line: bytes) -> str:
+    """The time of an event; empty where it has none, or the line is no event."""
+    try:
+        return decode_header(line).ts
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
 def read_inputs(folder: Path) -> dict[str, Any]:
     """What the run was given; empty where that cannot be read."""
     try:
-        inputs = msgspec.json.decode((folder / INPUTS).read_bytes())
+        inputs = msgspec.json.decode(read_regular(folder / INPUTS, 16 << 20))
     except (OSError, msgspec.DecodeError):
         return {}
     return inputs if isinstance(inputs, dict) else {}

@@ -137,26 +137,33 @@ def _thinking(e: ev.ThinkingDelta | ev.ReasoningDelta) -> list[Line]:
 
 
 def _message(e: ev.Message) -> list[Line]:
-    return _labelled(_name(e.role), "bold cyan" if e.role == "assistant" else "bold", e.text)
+    return _labelled(_name(e.role), "bold cyan" if e.role == "assistant" else "bold", e.text.strip("\n"))
 
 
 def _tool_proposed(e: ev.ToolUseProposed) -> list[Line]:
     style = RISK_STYLES.get(e.risk, "")
-    return [[("tool ", "dim"), (_name(e.name), style), (f" {compact(e.args)}", ""), (f" [{e.risk}]", style)]]
+    args = "" if e.args is None else f" {compact(e.args)}"
+    return [[("tool ", "dim"), (_name(e.name), style), (args, ""), (f" [{e.risk}]", style)]]
 
 
 def _approval_requested(e: ev.ApprovalRequested) -> list[Line]:
     about = ", ".join(_name(word) for word in (e.tool, e.risk) if word)
-    head: Line = [("approval needed: ", "bold red" if e.risk == "Destructive" else "bold cyan"), (clean(e.summary), "")]
+    label = "refused: " if e.refused else "approval needed: "
+    head: Line = [(label, "bold red" if e.risk == "Destructive" or e.refused else "bold cyan"), (clean(e.summary), "")]
     head.append((f" ({about})" if about else "", RISK_STYLES.get(e.risk or "", "dim")))
-    if not e.run:
-        return [head]
+    if not e.run or e.refused:
+        return [head]  # nobody can answer
     return [head, [(f"  answer with: sparrow approve {e.run[:8]} {_name(e.id)}, or sparrow deny", "dim")]]
 
 
 def _approval_resolved(e: ev.ApprovalResolved) -> list[Line]:
     style = "red" if e.decision == "Deny" else "green" if e.decision.startswith("Allow") else "yellow"
-    return [[("approval ", "dim"), (_name(e.id), ""), (f": {e.decision}", style)]]
+    who = _DECIDERS.get(e.by or "", f"by {_name(e.by)}" if e.by else "")
+    why = "; ".join(clean(word) for word in (who, e.reason) if word)
+    return [[("approval ", "dim"), (_name(e.id), ""), (f": {e.decision}", style), (f" ({why})" if why else "", "dim")]]
+
+
+_DECIDERS = {"user": "by a person", "policy": "by policy", "timeout": "by the time limit", "run": "by the run"}
 
 
 def _tool_started(e: ev.ToolUseStarted) -> list[Line]:
@@ -245,6 +252,8 @@ def _progress(e: ev.Progress) -> list[Line]:
 
 
 def _custom(e: ev.Custom) -> list[Line]:
+    if e.name.endswith("_session") and isinstance(e.data, dict) and "id" in e.data:
+        return [[(f"session {_name(str(e.data['id']))}", "dim")]]
     return [[(f"{_name(e.name)} ", "dim"), (compact(e.data), "")]]
 
 

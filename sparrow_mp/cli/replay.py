@@ -13,6 +13,7 @@ from sparrow_mp import events as ev
 from sparrow_mp.cli.common import example, json_option, places
 from sparrow_mp.cli.complete import complete_any
 from sparrow_mp.cli.output import out_json, say
+from sparrow_mp.cli.record import time_of
 from sparrow_mp.cli.screen import RecordView
 from sparrow_mp.errors import StateError
 from sparrow_mp.transcript import EVENTS, iter_lines, normalise
@@ -35,7 +36,7 @@ def command(run: str, speed: float, as_json: bool) -> None:
     view = RecordView()
     try:
         for line in lines_of(run):
-            pace.wait(ev.decode_header(line).ts)
+            pace.wait(time_of(line))
             if as_json:
                 out_json(line)
                 continue

@@ -11,8 +11,10 @@ from sparrow_mp.cli.complete import complete_any
 from sparrow_mp.cli.output import say
 from sparrow_mp.cli.record import Record
 from sparrow_mp.cli.words import short
+from sparrow_mp.errors import NoSuchRun
 
 if TYPE_CHECKING:
+    from sparrow_mp.client import Client
     from sparrow_mp.paths import Places
 
 _BATCH = 500
@@ -36,19 +38,32 @@ def command(runs: tuple[str, ...]) -> int:
 def delete(found: list[Record], where: Places) -> None:
     """Delete these records. A supervisor that is there does it itself, since it alone owns the index.
 
-    Without one only the folders go; the next supervisor forgets what has no transcript.
+    Without one only the folders go; the next supervisor forgets what has no transcript. What somebody else has deleted
+    meanwhile is no error.
     """
-    import shutil
-
     from sparrow_mp.paths import supervisor_alive
-    from sparrow_mp.wire import Prune
+    from sparrow_mp.regular import remove_tree
 
     if not found:
         return
     if supervisor_alive(where):
         with connect_running() as client:
             for begin in range(0, len(found), _BATCH):
-                client.request(Prune(runs=[record.run for record in found[begin : begin + _BATCH]]))
+                _prune(client, [record.run for record in found[begin : begin + _BATCH]])
         return
     for record in found:
-        shutil.rmtree(record.folder)
+        remove_tree(record.folder)
+        if record.folder.exists():
+            say(f"{record.folder} cannot be removed; is it somebody else's?")
+
+
+def _prune(client: Client, runs: list[str]) -> None:
+    """The supervisor deletes all of them or none: where one has gone by now, one after another."""
+    from sparrow_mp.wire import Prune
+
+    try:
+        client.request(Prune(runs=runs))
+    except NoSuchRun:
+        if len(runs) > 1:
+            for run in runs:
+                _prune(client, [run])

@@ -12,30 +12,37 @@ import click
 from sparrow_mp.cli.common import connect, connect_running, example, json_option, no_start_option
 from sparrow_mp.cli.complete import complete_engines
 from sparrow_mp.cli.output import answer, coloured, drop_output, on_terminal, out, out_json, paint, say, write
-from sparrow_mp.cli.values import DURATION, parse_env
+from sparrow_mp.cli.values import DURATION, SIZE, parse_env
 from sparrow_mp.cli.words import clean, short
 from sparrow_mp.errors import BadRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sparrow_mp.cli.answers import KeyAnswers
+    from sparrow_mp.cli.screen import FollowView
     from sparrow_mp.client import Client
 
+_AS_THEY_ARE = (
+    "agent", "autonomy", "budget", "name", "timeout", "memory", "max_output", "max_transcript", "max_processes", "nice", "priority"
+)  # fmt: skip
 BROKEN_PIPE = 141
 """128 + SIGPIPE: what a program exits with whose reader has left."""
 
 
 @dataclass
-class _Words:
+class Words:
     """What stands behind `--` on the command line (None where there is no `--`)."""
 
     argv: list[str] | None = field(default=None)
 
 
-class _RunCommand(click.Command):
+class RunCommand(click.Command):
     """Keeps what stands behind the first `--` as it is: it is a command, whatever it looks like."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See the class."""
-        words = _Words()
+        words = Words()
         if "--" in args:
             border = args.index("--")
             words.argv = args[border + 1 :]
@@ -50,7 +57,7 @@ class _RunCommand(click.Command):
             raise click.UsageError(hint, ctx) from None
 
 
-@click.command(cls=_RunCommand, epilog=example(
+@click.command(cls=RunCommand, epilog=example(
     "sparrow run make test",
     "sparrow run --timeout 5m -- pytest -x tests/",
     "sparrow run -e python review.py:review --label nightly",
@@ -71,6 +78,15 @@ class _RunCommand(click.Command):
 )
 @click.option("--budget", type=click.FloatRange(min=0), metavar="USD", help="End it when it has cost this much.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="End it after this time: seconds, or 90s, 5m, 2h.")
+@click.option("--memory", type=SIZE, metavar="SIZE", help="End it when it uses more: bytes, or 512M, 4G.")
+@click.option("--max-output", type=SIZE, metavar="SIZE", help="End it when it has printed more.")
+@click.option("--max-transcript", type=SIZE, metavar="SIZE", help="End it when its events take more.")
+@click.option(
+    "--max-processes", type=click.IntRange(min=1), metavar="N", help="End it when it has more processes at once."
+)
+@click.option(
+    "--nice", type=click.IntRange(0, 19), metavar="N", help="Let others go first: 0 to 19, as nice(1) has it."
+)
 @click.option("--name", metavar="NAME", help="A name to call it by.")
 @click.option("--cwd", metavar="FOLDER", help="Where it runs (default: here).")
 @click.option(
@@ -95,10 +111,10 @@ def command(words: tuple[str, ...], detach: bool, as_json: bool, no_start: bool,
     it; Ctrl-\ leaves it running. What is piped in is handed to it, as with ssh: where a loop reads the same input, say
     `--stdin null`. The environment and the folder are the caller's.
     """
-    request = build_request(words, click.get_current_context().find_object(_Words) or _Words(), options)
+    request = build_request(words, click.get_current_context().find_object(Words) or Words(), options)
     with connect(no_start=no_start) as client:
         if not detach:
-            return _follow(client, request, as_json)
+            return submit_and_follow(client, request, as_json)
         run = client.submit(**request).id
         if as_json:
             out_json({"run": run})
@@ -107,7 +123,7 @@ def command(words: tuple[str, ...], detach: bool, as_json: bool, no_start: bool,
         return 0
 
 
-def build_request(words: tuple[str, ...], behind: _Words, options: dict[str, Any]) -> dict[str, Any]:
+def build_request(words: tuple[str, ...], behind: Words, options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of Client.submit. Raises click.UsageError."""
     engine = options["engine"]
     task = " ".join(words)
@@ -129,10 +145,10 @@ def build_request(words: tuple[str, ...], behind: _Words, options: dict[str, Any
         "argv": None if argv is None else [_text(word, "the command") for word in argv],
         "engine": engine,
         "cwd": _text(_folder(options["cwd"]), "the folder"),
-        "env": _passable(env),
+        "env": passable(env),
         "labels": list(options["labels"]) or None,
         "stdin": options["stdin"],
-        **{key: options[key] for key in ("agent", "autonomy", "budget", "name", "timeout", "priority")},
+        **{key: options[key] for key in _AS_THEY_ARE},
     }
 
 
@@ -152,7 +168,7 @@ def _text(text: str, what: str) -> str:
     return text
 
 
-def _passable(env: dict[str, str]) -> dict[str, str]:
+def passable(env: dict[str, str]) -> dict[str, str]:
     """The environment without what cannot be handed on, which is told."""
     passable = {}
     for name, value in env.items():
@@ -165,9 +181,13 @@ def _passable(env: dict[str, str]) -> dict[str, str]:
     return passable
 
 
-def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
+def submit_and_follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
+    """Submit it, follow it on this terminal; the exit code is the run's."""
+    from sparrow_mp.cli.answers import people_can_answer
     from sparrow_mp.cli.follow import Controls, Detached, follow, forward_stdin, stdin_to_forward
 
+    if sys.stdin is None:  # it was closed (`<&-`): there will be no input
+        request = {**request, "stdin": "null"}
     controls = Controls(connect_running)
     run = ""
     try:
@@ -180,7 +200,9 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
             forwarding = request["stdin"] == "pipe" and stdin_to_forward()
             if forwarding:
                 forward_stdin(run, connect_running)
-            return follow(client, run, as_json=as_json, injected=not forwarding)
+            people = people_can_answer() and not as_json and not forwarding
+            asks = _answers_of(run) if people else None
+            return follow(client, run, as_json=as_json, injected=not forwarding, answering=asks)
     except Detached:
         if not run:
             raise KeyboardInterrupt from None
@@ -191,3 +213,10 @@ def _follow(client: Client, request: dict[str, Any], as_json: bool) -> int:
         client.interrupt(run, message="nobody reads its output any more")
         drop_output()
         return BROKEN_PIPE
+
+
+def _answers_of(run: str) -> Callable[[FollowView], KeyAnswers]:
+    """Who asks people what the run wants to be allowed."""
+    from sparrow_mp.cli.answers import KeyAnswers
+
+    return lambda view: KeyAnswers(run, connect_running, view.make_room)

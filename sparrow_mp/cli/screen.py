@@ -56,10 +56,12 @@ class FollowView:
         elif not self._is_left_out(event):
             self._write_lines(render_event(event))
 
-    def close(self) -> None:
-        """Leave the terminal as it was found."""
+    def make_room(self) -> None:
+        """End what is unfinished, so that the next line is free; also what leaves the terminal as it was found."""
         self._bar.clear()
         self._end_lines()
+
+    close = make_room
 
     def _is_left_out(self, event: ev.AnyEvent) -> bool:
         if isinstance(event, ev.RunStarted | ev.RunFinished):

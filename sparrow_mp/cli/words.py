@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sparrow_mp.wire import RunRecord
 
 _EXIT_CODES = {"completed": 0, "interrupted": 130, "timed_out": 124, "out_of_memory": 137}
+_ASKED_TO_END = ("interrupted", "timed_out", "over_budget", "out_of_memory", "over_limit")
 _BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c")
 
 
@@ -29,7 +30,7 @@ def exit_code_of(record: RunRecord) -> int:
 def ending(status: str, code: int | None, killed_by: int | None, reason: str | None) -> str:
     """How a run ended and why, in a few words: ``crashed: signal 9 (SIGKILL)``. Safe to show."""
     why = [reason] if reason else []
-    if killed_by and status not in ("interrupted", "timed_out"):
+    if killed_by and status not in _ASKED_TO_END:
         why.append(f"signal {killed_by}{_signal_name(killed_by)}")
     elif code and status not in ("completed", "rejected"):
         why.append(f"exit code {code}")

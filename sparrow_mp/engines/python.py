@@ -52,7 +52,6 @@ class PythonEngine:
     @staticmethod
     def _load_module(name: str, run: RunContext) -> Any:
         sys.path.insert(0, str(run.workspace))
-        importlib.invalidate_caches()
         return importlib.import_module(name)
 
     @staticmethod

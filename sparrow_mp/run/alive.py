@@ -11,6 +11,9 @@ import os
 import struct
 from pathlib import Path
 
+from sparrow_mp.regular import open_regular, read_regular
+from sparrow_mp.wire import PROTOCOL
+
 _FLOCK = struct.Struct("@hhqqi")
 """struct flock of fcntl(2): type, whence, start, length, pid."""
 
@@ -24,15 +27,24 @@ def hold(folder: Path) -> int:
 
     Raises BlockingIOError where another one is, OSError where the folder cannot be used.
     """
-    fd = os.open(folder / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_regular(folder / "alive", os.O_RDWR | os.O_CREAT)
     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.pwrite(fd, b"%d" % PROTOCOL, 0)
     return fd
+
+
+def protocol_of(folder: Path) -> int:
+    """What the monitor of the run with this folder speaks, which another version of sparrow may have started."""
+    try:
+        return int(read_regular(folder / "alive", 20))
+    except (OSError, ValueError):
+        return PROTOCOL
 
 
 def monitor_of(folder: Path) -> tuple[int, int] | None:
     """The pid and a pidfd of the monitor of the run with this folder; None where it is not alive."""
     try:
-        fd = os.open(folder / "alive", os.O_RDWR | os.O_CLOEXEC)
+        fd = open_regular(folder / "alive", os.O_RDWR)
     except OSError:
         return None
     try:

@@ -1,6 +1,8 @@
 """The channel between an engine and its monitor: a socket pair that carries JSON objects, one a line.
 
-Engine → monitor: ``started``, ``rejected`` (with ``code``), ``result``, ``raised``, ``ask`` (an approval's id).
+Engine → monitor: ``started``, ``rejected`` (with ``code``), ``result``, ``raised``, ``ask`` (an approval's id),
+``withdraw`` (it is no longer waited for; ``in_time`` where that is not for its time limit),
+``cost`` (USD so far, where the run has a budget).
 Monitor → engine: ``message`` (an injected text), ``decision`` (with ``id``), ``interrupt`` (the words, maybe empty).
 """
 
@@ -42,9 +44,9 @@ class Channel:
         self.pump()
 
     @property
-    def waiting(self) -> bool:
-        """Whether something posted is still to be sent."""
-        return bool(self._out)
+    def unread(self) -> int:
+        """How many bytes that were posted are still to be sent, since the peer does not read."""
+        return len(self._out)
 
     def pump(self) -> None:
         """Send what the peer takes now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import inspect
 import itertools
 import logging
@@ -16,19 +17,23 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp.events import RunStarted
+from sparrow_mp.failpoints import ARMED, reach
 from sparrow_mp.run.channel import MAX_RESULT_BYTES, Channel
-from sparrow_mp.run.context import Interrupted, RunContext
-from sparrow_mp.run.engines import EngineMissing, load_engine
+from sparrow_mp.run.context import CannotRun, Interrupted, RunContext
+from sparrow_mp.run.engines import EngineMissing, load_engine, plain_command
 from sparrow_mp.run.outbox import Outbox
+from sparrow_mp.run.permits import Permits
 from sparrow_mp.wire import RunSpec
 
 MAX_RESULT_DEPTH = 300
+_UNUSED = "colorsys"
+"""A small module that nobody has imported yet, for rehearsing an import."""
 _NO_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[^][{}]')
 _OURS = ("VIRTUAL_ENV", "PYTHON", "LD_")
 
@@ -45,6 +50,8 @@ class Rejected(Exception):
 def run_engine(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Mapping[str, str]) -> NoReturn:
     """Be the engine of a run, and end. ``home`` is the environment that this interpreter was started with."""
     status = 1
+    if ARMED:
+        reach("engine.begun")
     try:
         status = _drive(spec, folder, channel, wake_fd, home)
     except Rejected as refused:
@@ -67,19 +74,12 @@ def resume_exec(folder: str, channel_fd: int, wake_fd: int) -> NoReturn:
 
 
 def _drive(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Mapping[str, str]) -> int:
-    outbox = Outbox(folder / "outbox", spec.run, RunStarted(task=spec.task, agent=spec.agent), wake_fd)
-    context = RunContext(
-        run=spec.run,
-        task=spec.task,
-        agent=spec.agent,
-        autonomy=spec.autonomy,
-        budget=spec.budget,
-        argv=spec.argv,
-        workspace=Path(spec.cwd),
-        interpreter=other_interpreter(spec, home),
-        outbox=outbox,
-        channel=channel,
-    )
+    argv = plain_command(spec)
+    if argv is not None:
+        _become(argv, spec, folder, channel, wake_fd, resumes=False)
+    opening = RunStarted(task=spec.task, agent=spec.agent)
+    outbox = Outbox(folder / "outbox", spec.run, opening, wake_fd, engine=True)
+    context = _context(spec, home, outbox, channel)
     try:
         engine = load_engine(spec.engine)
     except EngineMissing as error:
@@ -94,6 +94,36 @@ def _drive(spec: RunSpec, folder: Path, channel: Channel, wake_fd: int, home: Ma
     function = _resolve(engine, context)
     channel.send(started=True)
     return _call(function, context, channel)
+
+
+def _context(spec: RunSpec, home: Mapping[str, str], outbox: Outbox, channel: Channel) -> RunContext:
+    return RunContext(
+        run=spec.run,
+        task=spec.task,
+        agent=spec.agent,
+        autonomy=spec.autonomy,
+        budget=spec.budget,
+        argv=spec.argv,
+        workspace=Path(spec.cwd),
+        approval_timeout=spec.approval_timeout,
+        permits=Permits(spec.autonomy, Path(spec.cwd), None if spec.allowed is None else Path(spec.allowed)),
+        interpreter=other_interpreter(spec, home),
+        session=spec.session,
+        config=None if spec.config is None else Path(spec.config),
+        outbox=outbox,
+        channel=channel,
+    )
+
+
+def rehearse_engine() -> None:
+    """Do without any effect what an engine's process does first, so that the memory that it needs is its own by then."""
+    spec = RunSpec(run="", task="", engine="python", agent="", endpoint="", cwd="/", env={}, allowed="/")
+    nowhere, nobody = socket.socketpair()
+    with nowhere, nobody:
+        _context(spec, os.environ, cast(Outbox, None), Channel(nowhere))
+    load_engine("python")
+    _open_standard()
+    importlib.import_module(_UNUSED)
 
 
 def other_interpreter(spec: RunSpec, home: Mapping[str, str]) -> str | None:
@@ -125,6 +155,8 @@ def _become(argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake
         raise Rejected("the command is empty or has a NUL in it", 126)
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, for itself
         signal.signal(ignored, signal.SIG_DFL)
+    if ARMED:
+        reach("engine.exec")
     try:
         os.execvpe(argv[0], argv, dict(spec.env))
     except (FileNotFoundError, NotADirectoryError):
@@ -133,11 +165,17 @@ def _become(argv: list[str], spec: RunSpec, folder: Path, channel: Channel, wake
         raise Rejected(f"cannot execute {argv[0]}: {error.strerror}", 126) from None
 
 
+def _open_standard() -> tuple[TextIO, TextIO, TextIO]:
+    return (
+        open(0, encoding="utf-8", errors="replace", closefd=False),
+        open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False),
+        open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False),
+    )
+
+
 def _prepare_python(context: RunContext) -> None:
     """Make this forked process look like a fresh interpreter to the engine."""
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  it is to stay open
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115  it is to stay open
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115  it is to stay open
+    sys.stdin, sys.stdout, sys.stderr = _open_standard()
     sys.argv = [context.task]
     for handler in logging.getLogger().handlers[:]:
         logging.getLogger().removeHandler(handler)  # the zygote's log is not for what the engine logs
@@ -175,6 +213,8 @@ def _resolve(engine: Any, context: RunContext) -> Any:
         return engine
     try:
         return find(context)
+    except CannotRun as error:
+        raise Rejected(str(error)) from None
     except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         _print_traceback(error)
         raise Rejected(f"cannot load {context.task}: {type(error).__name__}: {error}") from None

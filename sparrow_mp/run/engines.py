@@ -6,6 +6,8 @@ import importlib
 import importlib.metadata
 from typing import Any
 
+from sparrow_mp.wire import RunSpec
+
 GROUP = "sparrow.engines"
 """The entry-point group in which installed packages offer engines."""
 
@@ -13,8 +15,31 @@ BUILT_IN = {
     "command": "sparrow_mp.engines.command:CommandEngine",
     "shell": "sparrow_mp.engines.shell:ShellEngine",
     "python": "sparrow_mp.engines.python:PythonEngine",
+    "acp": "sparrow_mp.engines.acp:AcpEngine",
+    "model": "sparrow_mp.engines.model:ModelEngine",
+    "agent": "sparrow_mp.engines.agent:AgentEngine",
 }
 """Ours by name, so that the usual case reads no package's metadata."""
+
+PRELOADED = {
+    "agent": (
+        "sparrow_mp.engines.agent_loop",
+        "sparrow_mp.engines.agent_recall",
+        "sparrow_mp.engines.agent_mcp",
+        "pydantic_ai.models.openai",
+        "pydantic_ai.providers.openai_compatible",
+    ),
+}
+"""What takes long to import, by the engine that imports it: a zygote that has it loaded is made when such a run first comes."""
+
+
+def plain_command(spec: RunSpec) -> list[str] | None:
+    """What the two engines that run just that execute; None for any other, which decides for itself in the run's process."""
+    if spec.engine == "command":
+        return spec.argv or []
+    if spec.engine == "shell":
+        return ["/bin/sh", "-c", spec.task]
+    return None
 
 
 class EngineMissing(Exception):

@@ -1,8 +1,9 @@
 """The monitor: what watches over one run, from its own process, for the whole of the run's life.
 
 It leads the run's session, is the subreaper of everything that the engine starts, holds the pipes and the PAIR socket,
-turns what is printed into ``Output``, hands over injections, and at the end sees the whole tree gone before it reports.
-It outlives a supervisor: its own timers enforce a grace period, and its outbox keeps what cannot be told just now.
+turns what is printed into ``Output``, and at the end sees the whole tree gone before it reports.
+It outlives a supervisor: it keeps the run's limits and grace period by its own clock, and its outbox keeps what cannot be told
+just now.
 """
 
 from __future__ import annotations
@@ -25,67 +26,92 @@ import msgspec
 from setproctitle import setproctitle
 
 from sparrow_mp import wire
-from sparrow_mp.events import AnyEvent, ApprovalResolved, Decision, Message, Output, RunStarted
-from sparrow_mp.run import alive
-from sparrow_mp.run.channel import Channel
-from sparrow_mp.run.child import Rejected, run_engine
+from sparrow_mp.events import AnyEvent, Custom, Output, RunStarted
+from sparrow_mp.failpoints import ARMED, reach
+from sparrow_mp.regular import write_regular
+from sparrow_mp.run import alive, cgroup, cgroup_limits
+from sparrow_mp.run.limits import Breach, Limits, out_of_memory, too_many_tasks
+from sparrow_mp.run.meter import measure
+from sparrow_mp.run.orders import Orders
 from sparrow_mp.run.outbox import Outbox
-from sparrow_mp.run.stdio import Stdio
-from sparrow_mp.run.tree import become_subreaper, children, die_with_parent, end_tree, signal_tree
+from sparrow_mp.run.ready import Ready
+from sparrow_mp.run.tree import become_subreaper, children, end_tree, signal_tree
 from sparrow_mp.run.uplink import Uplink
 
 _log = logging.getLogger(__name__)
 
+LEFT = 76
+"""The exit code of a monitor that could not end all of its tree."""
 _RETRY_S = 0.002
 _LONGEST_WAIT_S = 3600.0
 """The kernel takes no more than 24 days."""
+_TREE_LIMIT_S = 3.0
+"""How long it tries to end its tree, before it leaves what is left to the zygote: less than it is given (KILL_MARGIN_S)."""
+_OFTEN_S = 0.002
+_GATHER_S = 0.0005
+"""Who says something more often than that is heard for so long at a time; the first thing after a quiet time goes out at once."""
 _LEFTOVER_GRACE_S = 0.3
 _LEFTOVER_LOOK_S = 0.02
 _APPEND_AT_ONCE = 2000
 _PENDING_AT_END = 10_000
 _TAKEN_AT_END = 1000
+_LONGEST_TOLD = 1 << 16
+
+# Made once, in the zygote: a decoder learns its type's fields first, which touches much memory.
+_told = msgspec.json.Decoder(tuple[str, int])
+_specs = msgspec.json.Decoder(wire.RunSpec)
+_injections = msgspec.json.Decoder(wire.InjectFrame)
+_approvals = msgspec.json.Decoder(wire.ApproveFrame)
+_interruptions = msgspec.json.Decoder(wire.InterruptFrame)
 
 
 class Monitor:
-    """One run's monitor. ``run()`` returns when the run is over and reported."""
+    """One run's monitor. ``run()`` returns when the run is over and reported, whether or not all of it could be ended."""
 
-    def __init__(self, spec: wire.RunSpec, folder: Path, home: Mapping[str, str], last_seq: int) -> None:
+    def __init__(self, spec: wire.RunSpec, folder: Path, last_seq: int, ready: Ready) -> None:
         self._spec = spec
         self._folder = folder
-        self._home = home
         self._last_seq = last_seq
         self._report = wire.ExitReport()
-        self._engine_pid = -1
+        self._ready = ready
+        self._engine_pid = ready.engine_pid
+        self._channel = ready.channel
+        self._stdio = ready.stdio
         self._engine_status: int | None = None
         self._pending: deque[tuple[AnyEvent, Callable[[], None] | None]] = deque()
-        self._seen: dict[str, None] = {}
-        self._underway: set[str] = set()
-        self._held: list[wire.InjectFrame] = []
-        self._engine_began = False
-        self._asks: list[str] = []
         self._kill_at: float | None = None
+        self._limits = Limits(spec, time.monotonic())
         self._terminated = False
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        outbox = folder / "outbox"
-        Outbox.create(outbox, spec.outbox_bytes, last_seq)
-        self._outbox = Outbox(outbox, spec.run, RunStarted(task=spec.task, agent=spec.agent))
+        self._sent = 0
+        self._sent_at = 0.0
+        self._wake_fd = ready.wake_fd
+        self._outbox = Outbox(folder / "outbox", spec.run, RunStarted(task=spec.task, agent=spec.agent))
 
     # ── beginning ──
 
-    def run(self) -> None:
-        """Start the engine, watch over it, see its tree gone, report."""
+    def run(self) -> bool:
+        """Start the engine, watch over it, see its tree gone, report; whether all of it could be ended."""
         self._signals()
-        self._spawn_engine()
-        self._uplink = Uplink(self._spec.endpoint, self._outbox, self._spec.run, self._last_seq)
+        self._begin_engine()
+        if ARMED:
+            reach("monitor.spawned")
+        self._uplink = Uplink(self._ready.context, self._spec.endpoint, self._outbox, self._spec.run, self._last_seq)
         self._uplink.engine_pid = self._engine_pid
         self._uplink.hello()
+        self._orders = Orders(self._channel, self._stdio, self._uplink.receipt, self._record)
         self._epoll = select.epoll()
         self._fds: set[int] = set()
         for fd in (self._channel.fileno(), self._wake_fd, self._alarm.fileno(), self._uplink.fileno()):
             self._watch(fd)
-        while self._engine_status is None:
+        while not self._over:
             self._turn()
         self._end()
+        return not self._report.left
+
+    @property
+    def _over(self) -> bool:
+        """Whether the engine has ended, or its end has been given up."""
+        return self._engine_status is not None or bool(self._report.left)
 
     def _signals(self) -> None:
         """SIGCHLD and SIGTERM wake the loop; the terminal's signals are none of ours."""
@@ -96,62 +122,19 @@ class Monitor:
         signal.set_wakeup_fd(other.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._sigterm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
 
     def _sigterm(self, *_: object) -> None:
         self._terminated = True
 
-    def _spawn_engine(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._stdio = Stdio(with_input=self._spec.stdin == "pipe")
-        held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it means what the engine expects
-        own = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._be_engine(theirs, held_back, own)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
-        theirs.close()
-        self._engine_pid = pid
-        try:
-            os.setpgid(pid, pid)  # both sides do it, so that it holds whoever comes first
-        except OSError:
-            pass  # it has exec'd already, and so has done it itself
-        self._channel = Channel(ours)
-        self._stdio.become_monitors()
-
-    def _be_engine(self, end: socket.socket, mask: Iterable[int], monitor: int) -> NoReturn:
-        """In the engine's process: make it what people expect of one that a shell started, then drive the engine."""
-        channel = Channel(end)
-        try:
-            os.setpgid(0, 0)
-            die_with_parent(monitor)  # the zygote ends what a dead monitor leaves; this is for when it is dead as well
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._outbox.close()
-            self._stdio.become_engines()
-            os.environ.clear()
-            os.environ.update(self._spec.env)
-            time.tzset()
-            if self._spec.umask is not None:
-                os.umask(self._spec.umask)
-            if self._spec.open_files is not None:
-                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (min(self._spec.open_files, hard), hard))
-            try:
-                os.chdir(self._spec.cwd)
-            except OSError as error:
-                raise Rejected(f"cannot enter the folder {self._spec.cwd}: {error.strerror}") from None
-        except Rejected as refused:
-            channel.send(rejected=refused.reason, code=refused.code)
-            os._exit(1)
-        except BaseException as error:  # the boundary of a forked process: it must not return into the monitor's code
-            channel.send(rejected=f"cannot be started: {type(error).__name__}: {error}", code=None)
-            os._exit(1)
-        run_engine(self._spec, self._folder, channel, self._wake_fd, self._home)
+    def _begin_engine(self) -> None:
+        """Its process is there: tell it which run's engine it is."""
+        self._cgroup = cgroup.make(self._folder)
+        if self._cgroup is not None:
+            cgroup_limits.set_limits(self._cgroup, self._spec.memory, self._spec.max_processes)
+        self._ready.begin(self._spec, self._folder, self._cgroup)
 
     # ── the loop ──
 
@@ -180,6 +163,7 @@ class Monitor:
         self._stdio.pump()
         self._append()
         sent_all = self._uplink.pump()
+        self._keep_limits()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
             self._report.forced = True
@@ -194,11 +178,13 @@ class Monitor:
         for fd in self._stdio.descriptors:
             # Backpressure: what cannot be appended is not read, and the writer waits at its full pipe.
             (self._unwatch if self._pending else self._watch)(fd)
-        self._outbox.fall_asleep(True)
+        if self._gathers(sent_all):
+            return
+        self._outbox.fall_asleep(sent_all)  # where it cannot be sent, an answer of the supervisor's is what has to come
         try:
             if sent_all and not self._uplink.pump():  # what came while we were awake did not wake us
                 sent_all = False
-            if self._engine_status is not None or self._uplink.readable:
+            if self._over or self._uplink.readable:
                 return  # looked at after the last send, which may have swallowed the descriptor's word
             for fd, _ in self._epoll.poll(self._timeout(sent_all)):
                 if fd == self._wake_fd:
@@ -208,17 +194,28 @@ class Monitor:
         finally:
             self._outbox.fall_asleep(False)
 
+    def _gathers(self, sent_all: bool) -> bool:
+        """Whether it has waited a moment for what the engine says meanwhile, since that one does not stop saying things."""
+        now = time.monotonic()
+        sent, self._sent = self._sent, self._uplink.sent
+        if sent == self._sent or not sent_all:
+            return False
+        often = now - self._sent_at < _OFTEN_S
+        self._sent_at = now
+        if often:
+            watched = self._fds.intersection((self._alarm.fileno(), self._channel.fileno()))
+            select.select(watched, [], [], _GATHER_S)
+        return often
+
     def _timeout(self, sent_all: bool) -> float | None:
         """Seconds until something is due by itself; None where nothing is."""
         now = time.monotonic()
-        due: list[float] = []
+        due = [at - now for at in (self._kill_at, self._limits.due) if at is not None]
         if self._pending:
             due.append(_RETRY_S)
         if not sent_all or self._uplink.silent_for:
             due.append(max(0.01, self._uplink.silence_allowed - self._uplink.silent_for))
-        if self._kill_at is not None:
-            due.append(self._kill_at - now)
-        if self._channel.waiting or self._stdio.input_waits:
+        if self._channel.unread or self._stdio.unread:
             due.append(0.02)  # the engine reads slowly; its ends are not watched for writing, since this is rare
         if self._stdio.next_prompt is not None:
             due.append(self._stdio.next_prompt - now)
@@ -234,6 +231,61 @@ class Monitor:
 
     def _say(self, outputs: Iterable[Output]) -> None:
         self._pending.extend((output, None) for output in outputs)
+
+    # ── its limits ──
+
+    def _keep_limits(self) -> None:
+        """End a run that has reached a limit. Where it was asked to end before, that can only hasten it."""
+        if self._over:
+            return
+        now = time.monotonic()
+        breach = self._limits.reached(now, self._stdio.printed, self._outbox.state.end)
+        if breach is None and self._limits.wants_look(now):
+            memory, processes = measure(self._spec.memory, self._spec.max_processes)
+            seen = time.monotonic()
+            breach = self._limits.used(seen, memory, processes, seen - now) or self._refused_tasks()
+        if breach is not None:
+            self._breached(breach)
+
+    def _refused_tasks(self) -> Breach | None:
+        """The kernel keeps a fork bomb in its cgroup small, which is then its end."""
+        if self._spec.max_processes is None or self._cgroup is None:
+            return None
+        most = cgroup_limits.out_of_tasks(self._cgroup)
+        return None if most is None else too_many_tasks(most)
+
+    def _see_whether_killed(self) -> None:
+        """Where the kernel has killed the run for want of memory, that is how it ended."""
+        limit, status = self._spec.memory, self._engine_status
+        if limit is None or self._cgroup is None or status is None or self._report.told:
+            return
+        if (
+            os.WIFSIGNALED(status)
+            and os.WTERMSIG(status) == signal.SIGKILL
+            and cgroup_limits.out_of_memory(self._cgroup)
+        ):
+            breach = out_of_memory(limit)
+            self._report.limit, self._report.forced = (breach.status, breach.reason), True
+
+    def _see_whether_cut(self) -> None:
+        """A run can have ended before anybody saw that it had printed too much: what is left out is told all the same."""
+        breach = self._limits.reached(time.monotonic(), self._stdio.printed, self._outbox.state.end)
+        if breach is not None and breach.mutes and not self._report.told:
+            self._report.limit = (breach.status, breach.reason)
+
+    def _breached(self, breach: Breach) -> None:
+        if not self._report.told:
+            self._report.limit = self._uplink.limit = (breach.status, breach.reason)
+            self._uplink.hello()
+        if breach.mutes:
+            self._stdio.mute()
+            self._pending = deque(item for item in self._pending if item[1] is not None)
+        self._interrupt(breach.reason, 0.0 if breach.at_once else self._spec.grace)
+
+    def _spent(self, usd: object) -> None:
+        if isinstance(usd, int | float) and self._limits.spent(usd):
+            nearly = Custom(name="budget", data={"spent_usd": usd, "budget_usd": self._spec.budget})
+            self._pending.append((nearly, None))
 
     def _append(self) -> None:
         """Append what is pending. What finds no room stays, and is tried again."""
@@ -262,88 +314,27 @@ class Monitor:
     def _obey(self, kind: bytes, body: bytes) -> None:
         try:
             if kind == wire.INJECT:
-                self._inject(msgspec.json.decode(body, type=wire.InjectFrame))
+                self._orders.inject(_injections.decode(body))
             elif kind == wire.APPROVE:
-                self._approve(msgspec.json.decode(body, type=wire.ApproveFrame))
+                self._hear_engine()  # a question is there before its event is anywhere, and may not have been heard yet
+                self._orders.approve(_approvals.decode(body))
             elif kind == wire.INTERRUPT:
-                asked = msgspec.json.decode(body, type=wire.InterruptFrame)
+                asked = _interruptions.decode(body)
                 self._interrupt(asked.message, asked.grace)
         except msgspec.DecodeError as error:
             _log.warning("run %s: a frame that is none: %s", self._spec.run, error)
 
-    def _inject(self, asked: wire.InjectFrame) -> None:
-        """Record the message, then hand it over, then say so; once, however often it is asked."""
-        if not self._engine_began:
-            self._held.append(asked)  # whether it reads lines or messages is not known yet
-            return
-        if self._repeated(asked.id):
-            return
-        is_command = self._takes_lines
-        if (is_command or asked.data is not None or asked.eof) and not self._stdio.takes_input:
-            reason = "the run takes no input: its standard input is closed (--stdin null, or --eof was given)"
-            self._uplink.receipt(wire.Receipt(id=asked.id, code="not_running", message=reason))
-            return
-        self._underway.add(asked.id)
-
-        def delivered() -> None:
-            self._taken(asked.id)
-            data = asked.data or b""
-            if asked.text is not None and is_command:
-                data += asked.text.encode() + b"\n"
-            elif asked.text is not None:
-                self._channel.post(message=asked.text)
-            self._stdio.hand_over(data, ends=asked.eof)
-
-        text = asked.text if asked.data is None else asked.data.decode("utf-8", "replace")
-        if text is None:
-            delivered()
-        else:
-            self._pending.append((Message(role="user", text=text), delivered))
-            self._append()
-
-    @property
-    def _takes_lines(self) -> bool:
-        """Whether the engine is a program, which reads its standard input, and no Python engine, which reads messages."""
-        return self._channel.closed
-
-    def _approve(self, asked: wire.ApproveFrame) -> None:
-        if self._repeated(asked.id):
-            return
-        request = asked.request or (self._asks[0] if self._asks else None)
-        if request is None or request not in self._asks:
-            message = f"no approval {request} is asked for" if request else "no approval is asked for"
-            self._uplink.receipt(wire.Receipt(id=asked.id, code="bad_request", message=message))
-            return
-        self._underway.add(asked.id)
-        self._resolve(request, asked.decision, lambda: self._taken(asked.id))
-
-    def _resolve(self, request: str, decision: Decision, then: Callable[[], None]) -> None:
-        """Record a decision, then hand it over."""
-        self._asks.remove(request)
-
-        def delivered() -> None:
-            self._channel.post(decision=decision, id=request)
-            then()
-
-        self._pending.append((ApprovalResolved(id=request, decision=decision), delivered))
+    def _record(self, event: AnyEvent, then: Callable[[], None]) -> None:
+        """Append an event; ``then`` is called when the outbox has it."""
+        self._pending.append((event, then))
         self._append()
-
-    def _taken(self, request: str) -> None:
-        """It is in the outbox: say so."""
-        self._underway.discard(request)
-        self._seen[request] = None
-        self._uplink.receipt(wire.Receipt(id=request))
-
-    def _repeated(self, request: str) -> bool:
-        """Whether this was dealt with already: then the receipt was lost, and is sent again. Or it is being dealt with."""
-        if request in self._seen:
-            self._uplink.receipt(wire.Receipt(id=request))
-        return request in self._seen or request in self._underway
 
     def _interrupt(self, words: str, grace: float) -> None:
         """Please end: the words, SIGTERM to the engine and what shares its group, SIGKILL to all after the grace period."""
         deadline = time.monotonic() + grace
-        self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
+        if self._kill_at is not None and self._kill_at <= deadline:
+            return  # a repetition: a second SIGTERM would mean "at once" to many
+        self._kill_at = deadline
         if self._engine_status is None:
             self._report.told = True
         if self._engine_status is None and grace > 0:
@@ -372,10 +363,12 @@ class Monitor:
                 self._report.reason = str(body["reason"])
             elif "result" in body:
                 self._report.result = body["result"]
+            elif "cost" in body:
+                self._spent(body["cost"])
             elif "ask" in body:
-                self._asks.append(str(body["ask"]))
-            elif body.get("withdraw") in self._asks:
-                self._resolve(str(body["withdraw"]), "Deny", lambda: None)
+                self._orders.ask(str(body["ask"]))
+            elif "withdraw" in body:
+                self._orders.withdraw(str(body["withdraw"]), in_time=bool(body.get("in_time")))
         if self._channel.closed:
             # Closed on exec: the engine has become its command. Or it has died, and said why if it could.
             self._unwatch(self._channel.fileno())
@@ -385,10 +378,7 @@ class Monitor:
     def _begin(self) -> None:
         """The engine is known to run: say so, and hand over what was injected before."""
         self._outbox.begin()
-        self._engine_began = True
-        held, self._held = self._held, []
-        for asked in held:
-            self._inject(asked)
+        self._orders.begin()
 
     def _reap(self) -> None:
         """Collect every child that has ended: the engine, and what has fallen to us as the subreaper."""
@@ -401,27 +391,42 @@ class Monitor:
                 return
             if pid == self._engine_pid:
                 self._engine_status = status
+                self._outbox.engine_status = status  # at once: whoever kills this process now leaves it there
+                if ARMED:
+                    reach("monitor.reaped")
 
     def _end_tree(self) -> None:
-        left = end_tree(self._reap)
-        self._report.leftovers = len(left)
+        """Once it has not worked in time, it is tried no more: the zygote goes on with it."""
+        if not self._report.left:
+            cgroup.kill(self._folder)
+            self._report.left = end_tree(self._reap, limit=_TREE_LIMIT_S)
 
     def _end(self) -> None:
         """The engine has ended: the rest of its tree ends, the pipes are read dry, all is appended, and the report written."""
         self._hear_engine()
-        if children(os.getpid()) and not self._report.forced:
+        if children(os.getpid()) and not self._report.forced and not self._report.left:
             self._part_from_leftovers()
         if children(os.getpid()):
             self._report.forced = True
         self._end_tree()
+        self._see_whether_killed()
+        cgroup.remove(self._folder)
+        if ARMED:
+            reach("monitor.alone")
         self._drain()
+        self._see_whether_cut()
+        if ARMED:
+            reach("monitor.drained")
         if self._report.rejected is None:
             while not self._outbox.begin():
                 self._wait_for_room()
         while self._pending:
             self._wait_for_room()
         self._uplink.pump()
+        self._report.taken = self._orders.latest_taken(_TAKEN_AT_END)
         self._write_report()
+        if ARMED:
+            reach("monitor.reported")
 
     def _part_from_leftovers(self) -> None:
         """What the engine left behind gets SIGTERM, and time to tidy up: the rest of the grace period, or a moment."""
@@ -466,32 +471,86 @@ class Monitor:
         self._report.wait_status = self._engine_status
         self._report.cpu_user_s = used.ru_utime
         self._report.cpu_system_s = used.ru_stime
-        self._report.taken = list(self._seen)[-_TAKEN_AT_END:]
         self._report.max_rss_bytes = used.ru_maxrss * 1024
-        path = self._folder / "exit.json"
-        while True:
-            try:
-                new = path.with_suffix(".new")
-                new.write_bytes(wire.encode(self._report))
-                new.replace(path)
+        write_report(self._folder, self._report)
+
+
+def write_report(folder: Path, report: wire.ExitReport) -> None:
+    """Write down how a run ended; where the disk is full, once it is not."""
+    while True:
+        try:
+            write_regular(folder / "exit.json", wire.encode(report))
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                _log.error("run %s: its report cannot be written: %s", folder.name, error)
                 return
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    _log.error("run %s: its report cannot be written: %s", self._spec.run, error)
-                    return
-                _log.warning("run %s: its report cannot be written yet: %s", self._spec.run, error)
-                select.select([], [], [], 0.2)  # a full disk: nothing is acknowledged that is not written
+            _log.warning("run %s: its report cannot be written yet: %s", folder.name, error)
+            select.select([], [], [], 0.2)  # a full disk: nothing is acknowledged that is not written
+
+
+def _make_outbox(spec: wire.RunSpec, folder: Path, last_seq: int) -> None:
+    """Make the run's outbox; where the disk is full, once it is not. Raises OSError for anything else."""
+    while True:
+        try:
+            Outbox.create(folder / "outbox", spec.outbox_bytes, last_seq)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.warning("run %s: its outbox cannot be made yet: %s", spec.run, error)
+            (folder / "outbox").unlink(missing_ok=True)
+            select.select([], [], [], 0.2)  # nothing has begun, and who asks for the run's end kills this process
 
 
 def main(folder: Path, home: Mapping[str, str], last_seq: int) -> NoReturn:
     """Be the monitor of the run whose folder this is. Called in a fresh fork of the zygote.
 
-    ``home`` is the zygote's environment; ``last_seq`` the last event that the supervisor recorded of this run (RunQueued).
+    It exits with 0 where nothing is left of the run's tree. ``home`` is the zygote's environment; ``last_seq`` the last event
+    that the supervisor recorded of this run (RunQueued).
     """
+    try:
+        _become_leader()
+        _watch_over(folder, last_seq, home, None)
+    finally:
+        os._exit(1)
+
+
+def wait_as_spare(end: socket.socket, home: Mapping[str, str]) -> NoReturn:
+    """Be a monitor before there is a run: have all ready, wait to be told which, and be its monitor.
+
+    The zygote holds the other end and writes one line of JSON, ``[folder, last_seq]``. Where it closes it, this process ends.
+    """
+    try:
+        _become_leader()
+        setproctitle("sparrow: spare")
+        ready = Ready(home, early=True)
+        told = b""
+        while not told.endswith(b"\n") and (piece := end.recv(_LONGEST_TOLD)):
+            told += piece
+        end.close()
+        if not told.endswith(b"\n"):
+            ready.dismiss()
+            os._exit(0)
+        folder, last_seq = _told.decode(told)
+        _watch_over(Path(folder), last_seq, home, ready)
+    finally:
+        os._exit(1)
+
+
+def _become_leader() -> None:
+    """Be nobody's but this run's: the zygote's handlers are none of ours."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setsid()
+    become_subreaper()
+
+
+def _watch_over(folder: Path, last_seq: int, home: Mapping[str, str], ready: Ready | None) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until it means that the run is to end
     code = 1
     try:
-        os.setsid()
-        become_subreaper()
+        if ARMED:
+            reach("monitor.forked")
         try:
             alive.hold(folder)
         except BlockingIOError:
@@ -500,11 +559,23 @@ def main(folder: Path, home: Mapping[str, str], last_seq: int) -> NoReturn:
         if not spec_file.exists():  # the same, a moment later: that monitor has ended, and what it reported counts
             _log.warning("run %s has been started before and is not started twice", folder.name)
             os._exit(code)
-        spec = msgspec.json.decode(spec_file.read_bytes(), type=wire.RunSpec)
+        if ARMED:
+            reach("monitor.held")
+        spec = _specs.decode(spec_file.read_bytes())
+        if ARMED:
+            reach("monitor.read")
         spec_file.unlink()
+        if ARMED:
+            reach("monitor.begun")
         setproctitle(f"sparrow: monitor of run {spec.run[:8]} ({spec.name or spec.engine})")
-        Monitor(spec, folder, home, last_seq).run()
-        code = 0
+        _make_outbox(spec, folder, last_seq)
+        try:
+            ready = ready or Ready(home)
+        except OSError as error:
+            reason = f"no process can be made for it: {error.strerror}; end something, or raise the limits"
+            write_report(folder, wire.ExitReport(rejected=reason))
+            os._exit(0)
+        code = 0 if Monitor(spec, folder, last_seq, ready).run() else LEFT
     except BaseException:  # the boundary of the process: it must not return into the zygote's code
         _log.exception("the monitor of %s failed", folder.name)
     finally:

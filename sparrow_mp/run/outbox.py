@@ -4,29 +4,21 @@ One file, two writers (the engine and its monitor), one order. The first page is
 *state*; behind it lies a ring of ``capacity`` bytes with the events themselves, one a line, at logical offsets that only
 grow. What is not yet acknowledged by the supervisor is never overwritten, so the ring bounds it.
 
-An append is: take the lock, write the lines behind ``end``, write the new state into the slot that is not in force, flip
-the byte that says which one is. The flip is the commit: a writer that is killed anywhere before it has changed nothing,
-and what it wrote is overwritten by the next. So there is no torn line below ``end``, ever, and ``seq`` has no hole.
-
-The lock is a POSIX record lock: the kernel drops it when its holder dies, and a child that the engine forked does not
-share it (flock's and OFD locks live on in such a child). It does not keep out threads, hence the second lock beside it.
-
-Layout of the first page (little endian): 0 magic; 8 slot in force (u8); 9 started (u8); 10 monitor asleep (u8);
-16 and 48 the two slots, each seq, end, ts in µs, origin (u64); 80 acked (u64); 88 capacity (u64).
+An append is: take the turn (``turns.py``), write the lines behind ``end``, write the new state into the slot that is not in
+force, flip the byte that says which one is. The flip is the commit: a writer that is killed anywhere before it has changed
+nothing, and what it wrote is overwritten by the next. So there is no torn line below ``end``, ever, and ``seq`` has no hole.
+One event of the engine's has a shorter way to the same (``quick.py``).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
-import struct
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 from sparrow_mp.events import (
     MAX_EVENT_BYTES,
@@ -39,61 +31,83 @@ from sparrow_mp.events import (
     encode,
     encode_lines,
 )
+from sparrow_mp.failpoints import ARMED, reach
+from sparrow_mp.regular import open_regular
+from sparrow_mp.run.layout import (
+    ACKED,
+    ASLEEP,
+    CAPACITY,
+    CURRENT,
+    ENDED,
+    KEPT,
+    MAGIC,
+    PAGE,
+    SLOT,
+    SLOTS,
+    STARTED,
+    U64,
+    State,
+)
+from sparrow_mp.run.quick import Quick
+from sparrow_mp.run.stamp import Stamp
+from sparrow_mp.run.turns import Turns, fence
 
-PAGE = 4096
-_MAGIC = b"SPRWOUT1"
-_CURRENT, _STARTED, _ASLEEP, _ACKED, _CAPACITY = 8, 9, 10, 80, 88
-_SLOTS = (16, 48)
-_SLOT = struct.Struct("<QQQQ")
-_U64 = struct.Struct("<Q")
+MAX_CAPACITY = 256 << 20
+"""The largest ring: what a run that has ended may leave is read in one go."""
+_HAS_ENDED = 1 << 32
 _BATCH_BYTES = 1 << 18
 _EVENTS_AT_ONCE = 1000
-_SHRINK_OVER = 1 << 20
-
-
-class State(NamedTuple):
-    """What is committed: the last seq, the logical end, the last time in µs, and the end at which the ring began anew."""
-
-    seq: int
-    end: int
-    ts: int
-    origin: int
+_SINGLES = 10
+"""From so many appends of one event on, preparing the short way pays."""
 
 
 class Outbox:
     """One run's outbox, opened by the engine, the monitor, or (after the run has ended) the supervisor."""
 
-    def __init__(self, path: Path, run: str, opening: RunStarted | None = None, wake_fd: int = -1) -> None:
-        """Open an outbox. ``opening`` goes before the first event; ``wake_fd`` is the eventfd that wakes the monitor.
+    def __init__(
+        self, path: Path, run: str, opening: RunStarted | None = None, wake_fd: int = -1, *, engine: bool = False
+    ) -> None:
+        """Open an outbox. ``opening`` goes before the first event; ``wake_fd`` is the eventfd that wakes the monitor; ``engine``
+        says that this process is the run's engine, which may take the short way.
 
         Raises OSError where it cannot be opened, ValueError where the file is no outbox.
         """
         self.run = run
         self._opening = opening
         self._wake_fd = wake_fd
-        self._thread_lock = threading.Lock()
-        self._stamp = _Stamp()
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._stamp = Stamp()
+        self._fd = open_regular(path, os.O_RDWR)
         if os.fstat(self._fd).st_size < PAGE:
             os.close(self._fd)
             raise ValueError(f"{path} is no outbox")
         self._map = mmap.mmap(self._fd, PAGE)
-        if self._map[:8] != _MAGIC:
+        if self._map[:8] != MAGIC or self._map[CURRENT] >= len(SLOTS):
             self.close()
             raise ValueError(f"{path} is no outbox")
-        (self.capacity,) = _U64.unpack_from(self._map, _CAPACITY)
+        (self.capacity,) = U64.unpack_from(self._map, CAPACITY)
         state = self.state
-        if not self.capacity or not state.end - self.capacity <= self.acked <= state.end or state.origin > state.end:
+        if (
+            not 0 < self.capacity <= MAX_CAPACITY
+            or not state.end - self.capacity <= self.acked <= state.end
+            or state.origin > state.end
+        ):
             self.close()
             raise ValueError(f"{path} is damaged")
+        self._turns = Turns(self._fd, self._map)
+        self._quick = (
+            Quick(self._map, self._fd, run, self.capacity, self._turns.threads, self._wake) if engine else None
+        )
+        self._singles = 0
+        self.append_one: Callable[[Any], bool] = _never if self._quick is None else self._quick.append
+        """Appends an event the short way. False where it has to be appended the long way."""
 
     @classmethod
     def create(cls, path: Path, capacity: int, last_seq: int = 0, last_ts: int = 0) -> None:
         """Make an empty outbox whose next event is ``last_seq + 1``. Raises OSError."""
         page = bytearray(PAGE)
-        page[:8] = _MAGIC
-        _SLOT.pack_into(page, _SLOTS[0], last_seq, 0, last_ts, 0)
-        _U64.pack_into(page, _CAPACITY, capacity)
+        page[:8] = MAGIC
+        SLOT.pack_into(page, SLOTS[0], last_seq, 0, last_ts, 0)
+        U64.pack_into(page, CAPACITY, capacity)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if os.write(fd, page) != PAGE:
@@ -118,19 +132,19 @@ class Outbox:
     def state(self) -> State:
         """What is committed now. Needs no lock: a slot in force is never written to."""
         while True:
-            first = State(*_SLOT.unpack_from(self._map, _SLOTS[self._map[_CURRENT]]))
-            if first == State(*_SLOT.unpack_from(self._map, _SLOTS[self._map[_CURRENT]])):
+            first = State(*SLOT.unpack_from(self._map, SLOTS[self._map[CURRENT]]))
+            if first == State(*SLOT.unpack_from(self._map, SLOTS[self._map[CURRENT]])):
                 return first
 
     @property
     def acked(self) -> int:
         """The logical offset up to which the supervisor has recorded."""
-        return int(_U64.unpack_from(self._map, _ACKED)[0])
+        return int(U64.unpack_from(self._map, ACKED)[0])
 
     @property
     def started(self) -> bool:
         """Whether RunStarted is in it, or was."""
-        return bool(self._map[_STARTED])
+        return bool(self._map[STARTED])
 
     def append(self, events: Sequence[AnyEvent], *, wait: bool = True) -> int:
         """Append as many of the events as have room, in order; how many they were.
@@ -138,61 +152,66 @@ class Outbox:
         ``wait`` is for the lock alone, which a stopped engine may hold: the monitor never waits for it. Raises
         ValueError, and appends nothing, where the first event is over its limit.
         """
-        with self._thread_lock:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    return 0
-                raise
-            try:
-                return self._append(events)
-            finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        if not self._turns.take(wait=wait):
+            return 0
+        try:
+            done = self._append(events)
+            if len(events) == 1 and self._quick is not None:
+                self._open_short_way(self._quick)
+        finally:
+            self._turns.give()
+        self._wake()  # not sooner: the turn's end has what was committed be seen before this is looked at
+        return done
 
     def begin(self) -> bool:
-        """Append RunStarted where it is not there yet. False where there was no room or the lock was held."""
-        if self.started or self._opening is None:
-            return True
-        with self._thread_lock:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return False
-            try:
-                self._append(())
-            finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
-        return self.started
+        """Append RunStarted where it is not there yet. False where there was no room or it was not our turn."""
+        if self._opening is not None and not self.started:
+            self.append((), wait=False)
+        return self._opening is None or self.started
+
+    def _open_short_way(self, quick: Quick) -> None:
+        """In our turn: for an engine that goes on saying one thing after another."""
+        self._singles += 1
+        if self._singles > _SINGLES and self._turns.open_short_way():
+            quick.begin(self.state)
+
+    def _wake(self) -> None:
+        """Wake the monitor where it sleeps."""
+        if self._map[ASLEEP] and self._wake_fd >= 0:
+            self._map[ASLEEP] = 0
+            os.eventfd_write(self._wake_fd, 1)
 
     def _append(self, events: Sequence[AnyEvent]) -> int:
         page = self._map
-        slot = page[_CURRENT]
-        seq, end, ts, origin = _SLOT.unpack_from(page, _SLOTS[slot])
+        slot = page[CURRENT]
+        seq, end, ts, origin = SLOT.unpack_from(page, SLOTS[slot])
         now = time.time_ns() // 1000
         if now < ts:
             now = ts
         stamp = self._stamp.at(now)
-        begins = not page[_STARTED] and self._opening is not None
+        begins = not page[STARTED] and self._opening is not None
         if begins and self._opening is not None:
             events = [self._opening, *events]
         if len(events) > _EVENTS_AT_ONCE:
             events = events[
                 :_EVENTS_AT_ONCE
             ]  # all that are given are encoded, and again where they do not fit together
-        room = self.capacity - (end - _U64.unpack_from(page, _ACKED)[0])
+        room = self.capacity - (end - U64.unpack_from(page, ACKED)[0])
         data, count = self._encoded_at_once(events, seq, stamp, min(room, _BATCH_BYTES))
         if not count:
             data, count = self._encoded_singly(events, seq, stamp, room)
         if not count or not self._write(data, end, origin):
             return 0
-        _SLOT.pack_into(page, _SLOTS[1 - slot], seq + count, end + len(data), now, origin)
-        page[_CURRENT] = 1 - slot
+        if ARMED:
+            reach("outbox.written")
+        SLOT.pack_into(page, SLOTS[1 - slot], seq + count, end + len(data), now, origin)
+        if ARMED:
+            reach("outbox.slotted")
+        page[CURRENT] = 1 - slot
         if begins:
-            page[_STARTED] = 1
-        if page[_ASLEEP] and self._wake_fd >= 0:
-            page[_ASLEEP] = 0
-            os.eventfd_write(self._wake_fd, 1)
+            page[STARTED] = 1
+        if ARMED:
+            reach("outbox.committed")
         return count - begins
 
     def _encoded_at_once(self, events: Sequence[AnyEvent], seq: int, stamp: str, most: int) -> tuple[bytes, int]:
@@ -270,6 +289,8 @@ class Outbox:
             whole = data.rfind(b"\n") + 1
             if whole:
                 return data[:whole]
+            if size > MAX_EVENT_BYTES or size == state.end - offset:
+                return b""  # no writer left this
             size = min(size + MAX_EVENT_BYTES, state.end - offset)
         return b""
 
@@ -282,38 +303,49 @@ class Outbox:
 
     def acknowledge(self, offset: int) -> None:
         """Free what lies before a logical offset; give the disk back where that is all and was much."""
-        _U64.pack_into(self._map, _ACKED, offset)
+        U64.pack_into(self._map, ACKED, offset)
         state = self.state
-        if offset == state.end and state.end - state.origin > _SHRINK_OVER:
-            self._shrink()
+        if offset == state.end and state.end - state.origin > KEPT:
+            self._begin_anew()
 
-    def _shrink(self) -> None:
+    def _begin_anew(self) -> None:
         """Begin the ring anew, where nobody is writing just now."""
-        with self._thread_lock:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return
-            try:
-                slot = self._map[_CURRENT]
-                seq, end, ts, _ = _SLOT.unpack_from(self._map, _SLOTS[slot])
-                if end == self.acked:
-                    os.ftruncate(self._fd, PAGE)
-                    _SLOT.pack_into(self._map, _SLOTS[1 - slot], seq, end, ts, end)
-                    self._map[_CURRENT] = 1 - slot
-            finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        if not self._turns.take(wait=False):
+            return
+        try:
+            slot = self._map[CURRENT]
+            seq, end, ts, _ = SLOT.unpack_from(self._map, SLOTS[slot])
+            if end == self.acked:
+                if os.fstat(self._fd).st_size > PAGE + KEPT:
+                    os.ftruncate(self._fd, PAGE + KEPT)
+                SLOT.pack_into(self._map, SLOTS[1 - slot], seq, end, ts, end)
+                self._map[CURRENT] = 1 - slot
+        finally:
+            self._turns.give()
 
     def fall_asleep(self, asleep: bool) -> None:
         """The monitor says whether the next append has to wake it."""
-        self._map[_ASLEEP] = asleep
+        self._map[ASLEEP] = asleep
+        if asleep:
+            fence()
+
+    @property
+    def engine_status(self) -> int | None:
+        """The engine's wait status; None while it runs, or where nobody saw its end."""
+        (ended,) = U64.unpack_from(self._map, ENDED)
+        return int(ended - _HAS_ENDED) if ended & _HAS_ENDED else None
+
+    @engine_status.setter
+    def engine_status(self, status: int) -> None:
+        U64.pack_into(self._map, ENDED, _HAS_ENDED | status)
 
     def unrecorded(self, recorded: int) -> list[bytes]:
         """The committed lines whose seq is over ``recorded``, in order. For when the run has ended."""
         state = self.state
         offset = self.acked
         lines: list[bytes] = []
-        while offset < state.end:
+        there = self.acked + os.fstat(self._fd).st_size - PAGE
+        while offset < min(state.end, there):
             data = self.read(offset)
             if not data:
                 break  # not what a writer left: after a power cut the file may be NULs
@@ -323,21 +355,6 @@ class Outbox:
         return lines[max(0, recorded - first + 1) :]
 
 
-class _Stamp:
-    """RFC 3339 in UTC with microseconds; the part down to the second is kept, since most events share it."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._prefix = ""
-
-    def at(self, microseconds: int) -> str:
-        second, fraction = divmod(microseconds, 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._prefix}.{fraction:06d}Z"
-
-
-def timestamp(microseconds: int) -> str:
-    """A time in µs since 1970 as an event bears it."""
-    return _Stamp().at(microseconds)
+def _never(_: object) -> bool:
+    """The short way of whoever has none."""
+    return False

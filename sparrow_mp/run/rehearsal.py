@@ -38,6 +38,7 @@ def rehearse() -> None:
                 _rehearse_once(Path(folder) / str(number))
     except OSError as error:
         _log.warning("no rehearsal (%s): runs begin a little slower", error)
+    importlib.invalidate_caches()  # so that no fork relies on what the folders held by now
     gc.collect()
     gc.freeze()
 

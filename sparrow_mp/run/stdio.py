@@ -34,30 +34,37 @@ class _Pipe:
 class Stdio:
     """Both ends of the three streams until the engine is forked; then each process keeps its own."""
 
-    def __init__(self, *, with_input: bool) -> None:
-        """Make the pipes. Without input the engine reads the empty file. Raises OSError."""
+    def __init__(self) -> None:
+        """Make the pipes. Raises OSError."""
+        self._most: int | None = None
         out_read, self._out_write = os.pipe2(os.O_CLOEXEC)
         err_read, self._err_write = os.pipe2(os.O_CLOEXEC)
-        if with_input:
-            self._in_read, self._in_write = os.pipe2(os.O_CLOEXEC)
-        else:
-            self._in_read, self._in_write = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1
+        self._in_read, self._in_write = os.pipe2(os.O_CLOEXEC)
         self._pipes = [_Pipe("stdout", out_read), _Pipe("stderr", err_read)]
         self._input = b""
         self._input_ends = False
+        self.printed = 0
+        """How many bytes have been read of the two."""
         self.quiet = False
         """Whether the last ``read`` found nothing."""
 
-    def become_engines(self) -> None:
-        """In the engine's process: its standard streams are these."""
+    def become_engines(self, *, with_input: bool) -> None:
+        """In the engine's process: its standard streams are these. Without input it reads the empty file."""
+        if not with_input:
+            os.close(self._in_read)
+            self._in_read = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         for standard, fd in enumerate((self._in_read, self._out_write, self._err_write)):
             os.dup2(fd, standard)
         for fd in (self._in_read, self._in_write, self._out_write, self._err_write, *(pipe.fd for pipe in self._pipes)):
             if fd > 2:
                 os.close(fd)
 
-    def become_monitors(self) -> None:
-        """In the monitor: let go of the engine's ends, and never wait at ours."""
+    def become_monitors(self, *, with_input: bool, most: int | None = None) -> None:
+        """In the monitor: let go of the engine's ends, and never wait at ours. Of the output ``most`` bytes are handed on."""
+        self._most = most
+        if not with_input:
+            os.close(self._in_write)
+            self._in_write = -1
         for fd in (self._in_read, self._out_write, self._err_write):
             os.close(fd)
         for fd in (self._in_write, *self.descriptors):
@@ -92,9 +99,16 @@ class Stdio:
                     self._pipes.remove(pipe)
                     break
                 self.quiet = False
+                room = len(data) if self._most is None else max(0, self._most - self.printed)
+                self.printed += len(data)
+                data = data[:room]
                 pipe.touched = time.monotonic()
                 outputs += pipe.outputs(pipe.splitter.feed(data))
         return outputs
+
+    def mute(self) -> None:
+        """Hand on nothing more of what is printed."""
+        self._most = self.printed
 
     def prompts(self) -> list[Output]:
         """Lines that have been unfinished for a while, as far as they go."""
@@ -128,9 +142,9 @@ class Stdio:
         return self._in_write >= 0 and not self._input_ends
 
     @property
-    def input_waits(self) -> bool:
-        """Whether something is still to be written."""
-        return bool(self._input)
+    def unread(self) -> int:
+        """How many bytes are still to be written, since the engine does not read."""
+        return len(self._input)
 
     def hand_over(self, data: bytes, *, ends: bool = False) -> None:
         """Write to its standard input, and end it where ``ends``; ``pump`` writes what finds no room now."""

@@ -11,8 +11,11 @@ import time
 from collections import deque
 
 import zmq
+from zmq.backend import Context, Socket
 
 from sparrow_mp import wire
+from sparrow_mp.events import Status
+from sparrow_mp.failpoints import ARMED, reach
 from sparrow_mp.run.outbox import Outbox
 
 _SILENCE_S = 2.0
@@ -22,9 +25,9 @@ _FRAMES_A_TURN = 64
 
 
 class Uplink:
-    """Owns the context and the socket. It never waits."""
+    """Owns the socket. It never waits."""
 
-    def __init__(self, endpoint: str, outbox: Outbox, run: str, last_seq: int) -> None:
+    def __init__(self, context: Context, endpoint: str, outbox: Outbox, run: str, last_seq: int) -> None:
         """Connect. ``last_seq`` is the last event that was recorded when the outbox was made: the engine may have appended
         some since.
         """
@@ -32,17 +35,18 @@ class Uplink:
         self._outbox = outbox
         self._run = run
         self.engine_pid: int | None = None
+        self.limit: tuple[Status, str] | None = None
         self._acked_seq = last_seq
         self._sent_seq = self._acked_seq
-        self._sent = outbox.acked
+        self.sent = outbox.acked
         self._batches: deque[tuple[int, int]] = deque()
         self._heard = time.monotonic()
         self._waits = False
-        self._context = zmq.Context(io_threads=1)
+        self._context = context
         self._socket = self._connect()
 
-    def _connect(self) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.PAIR)
+    def _connect(self) -> Socket:
+        socket = Socket(self._context, zmq.PAIR)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.SNDHWM, 64)
         socket.set(zmq.RCVHWM, 1000)
@@ -58,8 +62,16 @@ class Uplink:
 
     def hello(self) -> None:
         """Say that this run is there, and how far its events go."""
-        body = wire.Hello(protocol=wire.PROTOCOL, run=self._run, last=self._outbox.state.seq, pid=self.engine_pid)
+        body = wire.Hello(
+            protocol=wire.PROTOCOL,
+            run=self._run,
+            last=self._outbox.state.seq,
+            pid=self.engine_pid,
+            limit=self.limit,
+        )
         self._send(wire.frame(wire.HELLO, body))
+        if ARMED:
+            reach("uplink.greeted")
 
     def receipt(self, body: wire.Receipt) -> None:
         """Answer an injection or an approval. A lost answer is asked for again by the supervisor."""
@@ -72,15 +84,17 @@ class Uplink:
         if waits and not self._waits:
             self._heard = time.monotonic()  # the silence begins now: until here there was nothing to answer
         self._waits = waits
-        while self._sent < end:
-            if self._sent - self._outbox.acked > _WINDOW_BYTES:
+        while self.sent < end:
+            if self.sent - self._outbox.acked > _WINDOW_BYTES:
                 return False
-            lines = self._outbox.read(self._sent, _BATCH_BYTES)
+            lines = self._outbox.read(self.sent, _BATCH_BYTES)
             if not self._send(wire.events_frame(self._sent_seq + 1, lines)):
                 return False
-            self._sent += len(lines)
+            self.sent += len(lines)
             self._sent_seq += lines.count(b"\n")
-            self._batches.append((self._sent_seq, self._sent))
+            if ARMED:
+                reach("uplink.sent")
+            self._batches.append((self._sent_seq, self.sent))
         return True
 
     def receive(self) -> list[bytes]:
@@ -118,11 +132,15 @@ class Uplink:
 
     def reopen(self) -> None:
         """Close the socket, then open another, and begin again from what is acknowledged."""
-        self._socket.close(linger=0)
+        self.close()
         self._socket = self._connect()
         self._heard = time.monotonic()
         self._rewind()
         self.hello()
+
+    def close(self) -> None:
+        """Give the socket back, with what it has not sent."""
+        self._socket.close(linger=0)
 
     def _send(self, data: bytes) -> bool:
         try:
@@ -135,22 +153,24 @@ class Uplink:
         while self._batches and self._batches[0][0] <= seq:
             self._acked_seq, offset = self._batches.popleft()
             self._outbox.acknowledge(offset)
+            if ARMED:
+                reach("uplink.acknowledged")
 
     def _resend(self, seq: int) -> None:
         """Go back to after ``seq``: what lies before it is recorded, so it is free as well."""
         self._acknowledged(seq)
         self._rewind()
-        while self._sent_seq < seq and self._sent < self._outbox.state.end:
-            lines = self._outbox.read(self._sent, _BATCH_BYTES)
+        while self._sent_seq < seq and self.sent < self._outbox.state.end:
+            lines = self._outbox.read(self.sent, _BATCH_BYTES)
             wanted = lines.split(b"\n", seq - self._sent_seq)
             skipped = lines if len(wanted) <= seq - self._sent_seq else lines[: len(lines) - len(wanted[-1])]
-            self._sent += len(skipped)
+            self.sent += len(skipped)
             self._sent_seq += skipped.count(b"\n")
-        if self._sent > self._outbox.acked:
+        if self.sent > self._outbox.acked:
             self._acked_seq = self._sent_seq
-            self._outbox.acknowledge(self._sent)
+            self._outbox.acknowledge(self.sent)
 
     def _rewind(self) -> None:
         self._batches.clear()
-        self._sent = self._outbox.acked
+        self.sent = self._outbox.acked
         self._sent_seq = self._acked_seq

@@ -28,6 +28,20 @@ class Addresses(msgspec.Struct):
     problems: list[str] = []
 
 
+class Crowd(msgspec.Struct, frozen=True):
+    """How many NDJSON clients there are, and how many of them have still to get something that is recorded."""
+
+    tcp: int = 0
+    unix: int = 0
+    behind: int = 0
+
+
+class _Said(Addresses):
+    """One line of theirs: the addresses at first, then the clients whenever that has changed."""
+
+    clients: Crowd | None = None
+
+
 class AdaptersProcess:
     """Keeps the adapters running. Its standard input tells it that the supervisor is gone, however that ends."""
 
@@ -38,6 +52,7 @@ class AdaptersProcess:
         self._ending = False
         self._said = b""
         self.addresses: Addresses | None = None
+        self.clients = Crowd()
         unix = Path(config.ndjson.unix) if config.ndjson.unix else places.unix_socket
         settings = {
             "state": str(places.state),
@@ -70,6 +85,7 @@ class AdaptersProcess:
         if self._ending:
             return
         self._said = b""
+        self.clients = Crowd()
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/"
         )
@@ -87,15 +103,20 @@ class AdaptersProcess:
             self._lost()
             return
         self._said += data
-        if self._said.endswith(b"\n"):
+        *lines, self._said = self._said.split(b"\n")
+        for line in lines:
             try:
-                self.addresses = msgspec.json.decode(self._said, type=Addresses)
+                said = msgspec.json.decode(line, type=_Said)
             except msgspec.DecodeError as error:
                 _log.error("the adapters said something else than their addresses: %s", error)
-            else:
-                for problem in self.addresses.problems:
-                    _log.warning("%s", problem)
-                self._heard()
+                continue
+            if said.clients is not None:
+                self.clients = said.clients
+                continue
+            self.addresses = Addresses(said.tcp, said.unix, said.problems)
+            for problem in said.problems:
+                _log.warning("%s", problem)
+            self._heard()
 
     def _lost(self) -> None:
         self._loop.unwatch(self._fd)

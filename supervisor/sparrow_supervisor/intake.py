@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
 from sparrow_mp import wire
 from sparrow_mp.errors import BadRequest
+from sparrow_mp.failpoints import ARMED, reach
 from sparrow_mp.run.outbox import Outbox
 from sparrow_supervisor.core import totals
 from sparrow_supervisor.core.inputs import LimitReached, Ready, RunInput, Spent
@@ -20,13 +22,17 @@ from sparrow_supervisor.recorder import Recorder
 _log = logging.getLogger(__name__)
 
 _FRAMES_A_TURN = 16
+_BYTES_A_TURN = 1 << 16
+_TIMES_A_TURN = 4
 _LINES_A_TIME = 1000
 _GAPS_ALLOWED = 1000
 """More than can be under way when something is lost, each of which is a gap of its own."""
 
 
 class Intake:
-    """``tell`` takes what the core has to know; ``receipt`` takes the confirmation of an injection or an approval."""
+    """``tell`` takes what the core has to know; ``receipt`` takes the confirmation of an injection or an approval; ``asked`` is
+    called when a run has asked for an approval.
+    """
 
     def __init__(
         self,
@@ -34,23 +40,30 @@ class Intake:
         hub: Hub,
         tell: Callable[[str, RunInput], None],
         greeted: Callable[[Member], None],
-        receipt: Callable[[wire.Receipt], None],
+        receipt: Callable[[str, wire.Receipt], None],
+        asked: Callable[[Member], None],
     ) -> None:
         self._recorder = recorder
         self._hub = hub
         self._tell = tell
         self._greeted = greeted
         self._receipt = receipt
+        self._asked = asked
 
     def turn(self, member: Member) -> bool:
-        """Take a bounded number of frames of one run. True where there may be more: then call again."""
+        """Take a bounded part of what one run has sent. True where there may be more: then call again, and in its turn among
+        others where the run is ``hungry``.
+        """
+        member.hungry = False
         if member.link is None or member.stalled:
             return False
         before = self._recorder.seq(member.run)
-        taken = 0
-        while taken < _FRAMES_A_TURN and (frame := self._next(member)) is not None:
+        taken = size = 0
+        while taken < _FRAMES_A_TURN and size < _BYTES_A_TURN and (frame := self._next(member)) is not None:
             taken += 1
+            size += len(frame)
             self._take(member, frame)
+        member.hungry = taken == _FRAMES_A_TURN or size >= _BYTES_A_TURN
         if taken:
             self._respond(member, before)
         return taken > 0
@@ -61,6 +74,8 @@ class Intake:
         if member.link is not None:
             if recorded != before:
                 member.link.acknowledge(recorded)
+                if ARMED:
+                    reach("intake.acknowledged")
             member.link.pump()
 
     @staticmethod
@@ -68,14 +83,14 @@ class Intake:
         return member.link.receive() if member.link is not None and not member.stalled else None
 
     def _take(self, member: Member, frame: bytes) -> None:
-        kind, body = frame[:1], frame[1:]
+        kind = frame[:1]
         try:
             if kind == wire.EVENTS:
-                self._take_events(member, *wire.split_events(body))
+                self._take_events(member, *wire.split_events(frame))
             elif kind == wire.HELLO:
-                self._take_hello(member, msgspec.json.decode(body, type=wire.Hello))
+                self._take_hello(member, msgspec.json.decode(frame[1:], type=wire.Hello))
             elif kind == wire.RECEIPT:
-                self._receipt(msgspec.json.decode(body, type=wire.Receipt))
+                self._receipt(member.run, msgspec.json.decode(frame[1:], type=wire.Receipt))
             else:
                 raise BadRequest(f"a frame of the unknown kind {kind!r}")
         except (msgspec.DecodeError, BadRequest) as error:
@@ -87,13 +102,17 @@ class Intake:
             self._break(member, "it broke the protocol: it says that it is another run")
             return
         if hello.protocol != wire.PROTOCOL:
-            _log.warning("run %s speaks protocol %d, we %d; going on", member.run, hello.protocol, wire.PROTOCOL)
+            _log.warning("run %s: %s", member.run, wire.foreign(member.run, hello.protocol))
+        member.protocol = hello.protocol
         recorded = self._recorder.seq(member.run)
         if hello.last > recorded:
             member.link.resend(recorded)
         else:
             member.link.acknowledge(recorded)
         self._tell(member.run, Ready(hello.pid))
+        if hello.limit is not None:
+            status, reason = hello.limit
+            self._tell(member.run, LimitReached(status, reason, told=True))
         self._greeted(member)
 
     def _take_events(self, member: Member, first: int, lines: bytes) -> None:
@@ -136,13 +155,21 @@ class Intake:
         last = first - 1 + sum(len(group.events) for group in groups)
         if not self._recorder.append(member.run, data, last, groups[-1].events[-1].ts):
             return False
+        if ARMED:
+            reach("intake.recorded")
         seq = first - 1
         cost = member.totals.cost_usd
+        asked = False
         for group in groups:
             seq += len(group.events)
             self._hub.publish(member.run, group.kind, group.lines, seq)
             if group.kind in totals.COUNTED:
                 totals.add(member.totals, group.events)
+            asked = asked or group.kind == "ApprovalRequested"
+        if asked:
+            self._asked(member)  # not sooner: what is decided already needs nobody's notice
+        if ARMED:
+            reach("intake.published")
         if member.totals.cost_usd != cost:
             self._tell(member.run, Spent(member.totals.cost_usd))
         return True
@@ -153,20 +180,21 @@ class Intake:
             _log.error("run %s: %s; it is ended", member.run, reason)
             self._tell(member.run, LimitReached("failed", reason, at_once=True))
 
-    def drain(self, member: Member) -> bool:
-        """Record what the outbox of a run that has ended still holds. False where the disk is full: then try again."""
+    def drain(self, member: Member) -> Literal["done", "more", "full"]:
+        """Record a bounded part of what the outbox of a run that has ended still holds. ``full``: the disk is."""
         path = member.folder / "outbox"
         try:
             outbox = Outbox(path, member.run)
         except (OSError, ValueError):
-            return True  # it never got as far as having one
+            return "done"  # it never got as far as having one
         try:
             lines = outbox.unrecorded(self._recorder.seq(member.run))
-            for start in range(0, len(lines), _LINES_A_TIME):
+            many = _LINES_A_TIME * _TIMES_A_TURN
+            for start in range(0, min(len(lines), many), _LINES_A_TIME):
                 if member.broken:
-                    break
+                    return "done"
                 if not self.record(member, b"\n".join(lines[start : start + _LINES_A_TIME]) + b"\n"):
-                    return False
+                    return "full"
         finally:
             outbox.close()
-        return True
+        return "more" if len(lines) > many else "done"

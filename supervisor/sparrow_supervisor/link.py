@@ -18,7 +18,7 @@ import zmq
 
 from sparrow_mp import events, wire
 from sparrow_mp.events import AnyEvent, Error, EventError, RunFinished, RunQueued, RunStarted
-from sparrow_mp.run.outbox import timestamp
+from sparrow_mp.run.stamp import timestamp
 
 _RESERVED = frozenset({RunQueued, RunStarted, RunFinished})
 _TS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -157,6 +157,7 @@ class Link:
         something to read, which is not said twice. Raises zmq.ZMQError.
         """
         self.run = run
+        self.monitor_pid = monitor_pid
         self._look_again = look_again
         self._path = endpoint.removeprefix("ipc://")
         self._out: deque[bytes] = deque()
@@ -164,7 +165,7 @@ class Link:
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.RCVHWM, 64)
         self._socket.set(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
-        self._socket.set(zmq.IPC_FILTER_UID, os.geteuid())
+        # Not IPC_FILTER_UID as well: libzmq lets in whoever passes one of its filters, so every process of ours.
         self._socket.set(zmq.IPC_FILTER_PID, monitor_pid)
         self._socket.bind(endpoint)
         self.fd = int(self._socket.get(zmq.FD))
@@ -206,7 +207,7 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Close, and see that no socket file stays."""
+        """Close, and see that no socket file stays: libzmq leaves it."""
         self._socket.close()
         try:
             os.unlink(self._path)

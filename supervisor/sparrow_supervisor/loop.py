@@ -1,7 +1,9 @@
 """The loop that everything in the supervisor runs in: descriptors, work that is left, and moments. It never waits elsewhere.
 
-A callback that has more to do than one turn allows asks to be called again (``soon``), so that no socket starves another.
-That is also what an edge-triggered descriptor (ZeroMQ's) needs, since it will not tell twice.
+A callback that has more to do than one turn allows asks to be called again (``again``), and shares a few milliseconds of each
+turn with others that have; who has little to do is called in every turn (``soon``). So nobody who does much makes anybody
+wait who does little. Whoever is fed by a flood (``flooded``) can also be made to rest after each of its turns (``rest``): what
+is not taken then the sender cannot produce, which leaves the processors to everybody else. To ask is also what an edge-triggered descriptor (ZeroMQ's) needs, since it will not tell twice.
 """
 
 from __future__ import annotations
@@ -26,10 +28,16 @@ Callback = Callable[[], None]
 class Loop:
     """Calls back until stopped. A callback that raises is logged, and stops nothing."""
 
+    rest = 0.0
+    """How long those rest who are fed by floods, as a multiple of the time that their part of the turn took."""
+
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._soon: dict[Callback, None] = {}
+        self._again: dict[Callback, None] = {}
+        self._flooded: dict[Callback, None] = {}
+        self._rests_until = 0.0
         self._timers: list[tuple[float, int, Callback]] = []
         self._count = itertools.count()
         self._stopped = False
@@ -47,6 +55,14 @@ class Loop:
     def soon(self, callback: Callback) -> None:
         """Call back in the next turn, once, however often this is asked."""
         self._soon[callback] = None
+
+    def again(self, callback: Callback) -> None:
+        """Call back when it is its turn among all who have much to do, once, however often this is asked."""
+        self._again[callback] = None
+
+    def flooded(self, callback: Callback) -> None:
+        """The same for one whose work is made by somebody who does not stop."""
+        self._flooded[callback] = None
 
     def later(self, seconds: float, callback: Callback) -> None:
         """Call back once, after so many seconds."""
@@ -71,26 +87,40 @@ class Loop:
         self._epoll.close()
 
     def _work(self) -> None:
-        """Do what is left from the last turns, for a bounded time: then it is the descriptors' turn again."""
+        """Do what is left from the last turn, and for a bounded time what is much: then it is the descriptors' turn again."""
+        soon, self._soon = self._soon, {}
+        for callback in soon:
+            self.guard(callback)
+        self._share(self._again)
+        began = time.monotonic()
+        if self._flooded and began >= self._rests_until:
+            self._share(self._flooded)
+            now = time.monotonic()
+            self._rests_until = now + (now - began) * self.rest
+
+    def _share(self, work: dict[Callback, None]) -> None:
+        """Do some of it, for a bounded time."""
         until = time.monotonic() + _TURN_S
-        for _ in range(len(self._soon)):
-            callback = next(iter(self._soon))
-            del self._soon[callback]
+        for _ in range(len(work)):
+            callback = next(iter(work))
+            del work[callback]
             self.guard(callback)
             if time.monotonic() > until:
                 return
 
     def _timeout(self) -> float | None:
-        if self._soon or self._stopped:
+        if self._soon or self._again or self._stopped:
             return 0.0
-        if not self._timers:
-            return None
-        return max(0.0, min(self._timers[0][0] - time.monotonic(), _LONGEST_WAIT_S))
+        due = [self._timers[0][0]] if self._timers else []
+        due += [self._rests_until] if self._flooded else []
+        return max(0.0, min(min(due) - time.monotonic(), _LONGEST_WAIT_S)) if due else None
 
     @staticmethod
-    def guard(callback: Callback) -> None:
-        """Call it; where it fails, log that and go on."""
+    def guard(callback: Callback, fatal: Callable[[Exception], bool] = lambda _: False) -> None:
+        """Call it; where it fails, log that and go on, unless ``fatal`` says that there is no going on."""
         try:
             callback()
-        except Exception:  # no input, from wherever, stops the supervisor: what a callback did not foresee is logged
+        except Exception as error:  # no input, from wherever, stops us: what a callback did not foresee is logged
+            if fatal(error):
+                raise
             _log.exception("a callback failed; the supervisor goes on")

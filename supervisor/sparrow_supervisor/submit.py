@@ -21,6 +21,7 @@ from sparrow_mp.run import engines
 from sparrow_mp.wire import MAX_TASK_BYTES, RunSpec, Submit
 
 _MAX_AGENT = 1000
+_MOST = 1e18
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -52,7 +53,8 @@ def specify(asked: Submit, config: Config, places: Places, env: Mapping[str, str
     _check_sizes(asked, task)
     _check_engine(engine)
     _check_numbers(asked)
-    run = str(uuid.uuid4())
+    run = asked.id or str(uuid.uuid4())
+    own = config.run_for(engine)
     return RunSpec(
         run=run,
         task=task,
@@ -63,15 +65,24 @@ def specify(asked: Submit, config: Config, places: Places, env: Mapping[str, str
         cwd=_checked_folder(asked.cwd),
         env=dict(env) if asked.env is None else asked.env,
         argv=asked.argv,
-        autonomy=asked.autonomy or "supervised",
-        budget=asked.budget,
-        timeout=asked.timeout,
+        autonomy=asked.autonomy or own.autonomy,
+        budget=asked.budget or own.budget or None,
+        timeout=asked.timeout or own.timeout or None,
+        memory=asked.memory or own.memory or None,
+        max_output=asked.max_output or own.max_output or None,
+        max_transcript=asked.max_transcript or own.max_transcript or None,
+        max_processes=asked.max_processes or own.max_processes or None,
+        nice=own.nice if asked.nice is None else asked.nice,
         stdin=asked.stdin,
         interpreter=asked.interpreter,
+        session=asked.session,
         umask=usual.umask if asked.umask is None else asked.umask,
         open_files=usual.open_files,
         outbox_bytes=config.run.outbox_bytes,
-        grace=config.run.grace,
+        grace=own.grace,
+        approval_timeout=own.approval_timeout,
+        allowed=str(places.allowed),
+        config=str(places.config),
     )
 
 
@@ -100,11 +111,10 @@ def _check_engine(name: str) -> None:
 
 
 def _check_numbers(asked: Submit) -> None:
-    for name, value in (("timeout", asked.timeout), ("budget", asked.budget)):
-        if value is not None and not 0 < value < 1e12:
+    for name in ("timeout", "budget", "memory", "max_output", "max_transcript", "max_processes"):
+        value = getattr(asked, name)
+        if value is not None and not 0 < value < _MOST:
             raise BadRequest(f"`{name}` is {value}; it must be more than 0")
-    if asked.memory is not None:
-        raise BadRequest("`memory` is not supported by this version; leave it out")
 
 
 def _checked_name(name: str | None) -> str | None:
@@ -126,7 +136,9 @@ def _checked_folder(cwd: str | None) -> str:
     return folder
 
 
-def inputs_of(spec: RunSpec, asked: Submit, config_snapshot: Any, created: str) -> dict[str, Any]:
+def inputs_of(
+    spec: RunSpec, asked: Submit, config_snapshot: Any, created: str, job: str | None = None
+) -> dict[str, Any]:
     """What is written into inputs.json: sparrow-cli's names first, then ours. Of the environment only the names."""
     return {
         "task": spec.task,
@@ -142,10 +154,16 @@ def inputs_of(spec: RunSpec, asked: Submit, config_snapshot: Any, created: str) 
         "autonomy": spec.autonomy,
         "budget": spec.budget,
         "timeout": spec.timeout,
+        "memory": spec.memory,
+        "max_output": spec.max_output,
+        "max_transcript": spec.max_transcript,
+        "max_processes": spec.max_processes,
+        "nice": spec.nice,
         "priority": asked.priority,
         "labels": asked.labels,
         "cwd": spec.cwd,
         "env": sorted(spec.env),
+        "job": job,
     }
 
 

@@ -71,7 +71,7 @@ class Person:
         variables = [f"{name}={value}" for name, value in env.items()]
         person = ["runuser", "-u", self.name, "--", "env", "-i", *variables, *command]
         line = ["unshare", "--mount", "sh", "-c", f'{way_to(*NEEDED)} exec "$@"', "sh", *person]
-        done = subprocess.run(line, cwd=self.home, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(line, cwd=self.home, capture_output=True, stdin=subprocess.DEVNULL, timeout=240)
         return Done(line, done.returncode, done.stdout, done.stderr)
 
     def processes(self) -> list[str]:

@@ -146,3 +146,18 @@ def test_shutdown_ends_what_waits_as_well(narrow: House):
     for name, run in runs.items():
         assert narrow.outcome(run)["status"] == "interrupted", name
     assert "RunStarted" not in types(narrow, runs["d"])
+
+
+def test_what_was_injected_while_it_waited_and_cannot_be_delivered_is_told(narrow: House):
+    for name in "ab":
+        gated(narrow, name)
+    run = gated(narrow, "c", "--stdin", "null")
+    narrow.sparrow("inject", run, "hello").ok()
+    for name in "ab":
+        release(narrow, name)
+    eventually(lambda: "Error" in types(narrow, run), what="the word about the message")
+    release(narrow, "c")
+    assert narrow.outcome(run)["status"] == "completed"
+    told = [event["message"] for event in narrow.events(run) if event["type"] == "Error"]
+    assert len(told) == 1
+    assert "was not delivered: the run takes no input" in told[0]

@@ -78,6 +78,29 @@ def test_prune_without_a_supervisor(house: House):
     assert not house.supervised
 
 
+DELETE = """
+import sys
+from sparrow_mp.cli.record import Record
+from sparrow_mp.cli.rm import delete
+from sparrow_mp.paths import find_places
+
+places = find_places()
+records = [Record(run, places.transcript(run)) for run in sys.argv[1:]]
+print([record.bytes for record in records], [record.ended_at for record in records])
+delete(records, places)
+"""
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_what_somebody_else_deletes_at_the_same_time_is_no_error(house: House, supervised: bool):
+    run, other = ended(house), ended(house)
+    house.sparrow("rm", run).ok()  # just after the command below has found both
+    if not supervised:
+        house.sparrow("shutdown").ok()
+    house.python(DELETE, run, other).ok()
+    assert not house.places.transcript(other).exists()
+
+
 def test_prune_needs_to_be_told_how_old(house: House):
     house.sparrow("prune").refused(2, "older-than")
     house.sparrow("prune", "--older-than", "soon").refused(2)

@@ -60,11 +60,3 @@ def test_the_adapters_end_with_a_supervisor_that_is_killed(house: House):
     adapters = house.start()["adapters_pid"]
     house.kill_supervisor()
     eventually(lambda: not processes.alive(adapters), what="the adapters' end")
-
-
-def test_a_zygote_that_is_left_alone_without_runs_ends_by_itself(house: House):
-
-    zygote = house.start()["zygote_pid"]
-    house.kill_supervisor()
-    eventually(lambda: not processes.alive(zygote), 25, what="the zygote's end")
-    house.sparrow("run", "true").ok()

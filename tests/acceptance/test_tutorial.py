@@ -1,12 +1,10 @@
-"""The tutorial's commands and the README's snippets do what they say."""
+"""The README's snippets and the examples do what they say; the tutorial's commands: tests/stress/test_tutorial.py."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,46 +15,6 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.acceptance
 
 TOP = Path(__file__).parents[2]
-_MARK = "=== command"
-_TUTORIAL_S = 120.0
-
-
-@dataclass
-class Step:
-    """One command of a console block, and the lines that it is to print; `…` stands for anything."""
-
-    number: int
-    command: str
-    expected: list[str] = field(default_factory=list)
-
-
-def steps_of(document: str) -> list[Step]:
-    """The commands of all ```console blocks, in their order. `$ ` begins one, `> ` (or `>`) goes on with it."""
-    steps: list[Step] = []
-    inside = False
-    for number, line in enumerate(document.splitlines(), 1):
-        if line.startswith("```"):
-            inside = line == "```console"
-        elif not inside:
-            continue
-        elif line.startswith("$ "):
-            steps.append(Step(number, line[2:]))
-        elif re.match(r">( |$)", line) and not steps[-1].expected:
-            steps[-1].command += "\n" + line[2:]
-        else:
-            steps[-1].expected.append(line)
-    return steps
-
-
-def pattern_of(expected: list[str]) -> str:
-    """A regular expression for the output: `…` is anything within a line, and any lines where it stands alone."""
-    pattern = ""
-    for line in expected:
-        if line == "…":
-            pattern += r"(?:.*\n)*?"
-        else:
-            pattern += ".*".join(re.escape(part) for part in line.split("…")) + r" *\n"
-    return pattern
 
 
 def snippet(document: Path, name: str) -> str:
@@ -64,40 +22,6 @@ def snippet(document: Path, name: str) -> str:
     found = re.search(rf"<!-- test: {name} -->\n```\w+\n(.*?)```", document.read_text(), re.DOTALL)
     assert found is not None, f"{document.name} has no snippet {name}"
     return found[1]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_the_tutorials_commands_print_what_it_says(house: House):
-    steps = steps_of((TOP / "docs/tutorial.md").read_text())
-    assert len(steps) > 30
-    # One shell for all of it, as a reader has; its input is empty, so that no run takes the next command for its own.
-    script = "".join(f"printf '{_MARK} {step.number}\\n'\n{step.command}\n" for step in steps)
-    path = house.write("tutorial.sh", script)
-    faults = []
-    with open(house.top / "tutorial.out", "w+b") as printing:
-        try:
-            subprocess.run(
-                ["bash", str(path)],
-                env=house.env,
-                cwd=house.work,
-                stdin=subprocess.DEVNULL,
-                stdout=printing,
-                stderr=subprocess.STDOUT,
-                timeout=_TUTORIAL_S,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired:
-            faults.append(f"it was not through after {_TUTORIAL_S:g} s")
-        printing.seek(0)
-        said = printing.read().decode()
-    printed = dict(re.findall(rf"^{_MARK} (\d+)\n(.*?)(?=^{_MARK} |\Z)", said, re.DOTALL | re.MULTILINE))
-    for step in steps:
-        out = printed.get(str(step.number), "(it did not run)")
-        if not re.fullmatch(pattern_of(step.expected), out):
-            wanted = "\n".join(step.expected)
-            faults.append(f"line {step.number}: {step.command}\n--- the tutorial says\n{wanted}\n--- it printed\n{out}")
-    assert not faults, "\n\n".join(faults)
 
 
 def test_the_readmes_client_follows_a_run(shared: House):
@@ -167,38 +91,41 @@ def _end_group(going: Going) -> None:
     going.process.wait(10)
 
 
-@pytest.mark.parametrize("task", ["crunch", "guess", "c-project", "engine-plugin"])
-def test_every_example_does_what_it_says(house: House, task: str):
+@pytest.mark.parametrize("task", ["crunch", "guess", "c-project"])
+def test_every_example_does_what_it_says(shared: House, task: str):
     examples = TOP / "examples"
     if task == "crunch":
-        run = house.detach("-e", "python", f"{examples}/crunch.py:crunch", "--cwd", str(examples))
-        outcome = house.outcome(run)
+        run = shared.detach("-e", "python", f"{examples}/crunch.py:crunch", "--cwd", str(examples))
+        outcome = shared.outcome(run)
         assert outcome["result"]["files"] > 5
-        assert {"Message", "Progress", "Custom"} <= {event["type"] for event in house.events(run)}
+        assert {"Message", "Progress", "Custom"} <= {event["type"] for event in shared.events(run)}
     elif task == "guess":
-        run = house.detach("--", "python3", str(examples / "guess.py"), "5", "5")
-        house.says(run, "Your guess: ")
-        house.sparrow("inject", run, "5").ok()
-        outcome = house.outcome(run)
-        assert "Yes, 5! That took 1 try." in house.printed(run)
-    elif task == "c-project":
+        run = shared.detach("--", "python3", str(examples / "guess.py"), "5", "5")
+        shared.says(run, "Your guess: ")
+        shared.sparrow("inject", run, "5").ok()
+        outcome = shared.outcome(run)
+        assert "Yes, 5! That took 1 try." in shared.printed(run)
+    else:
         for program in ("make", "cc"):
             if shutil.which(program) is None:
                 pytest.skip(f"{program} is not installed")
-        shutil.copytree(examples / "c-project", house.work / "c", ignore=shutil.ignore_patterns("build"))
-        run = house.detach("--", "make", "-C", "c", "-j2", "check")
-        outcome = house.outcome(run)
-        assert "three                 3 ####" in house.printed(run)
-    else:
-        # What installing it puts beside sparrow: the module, and the metadata that names the entry point.
-        site = house.work / "site"
-        shutil.copytree(examples / "engine-plugin", site)
-        metadata = site / "sparrow_countdown-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sparrow-countdown\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text("[sparrow.engines]\ncountdown = sparrow_countdown:countdown\n")
-        house.env["PYTHONPATH"] = str(site)
-        run = house.detach("-e", "countdown", "3")
-        outcome = house.outcome(run)
-        assert outcome["result"] == "lift-off"
+        shutil.copytree(examples / "c-project", shared.work / "c", ignore=shutil.ignore_patterns("build"))
+        run = shared.detach("--", "make", "-C", "c", "-j2", "check")
+        outcome = shared.outcome(run)
+        assert "three                 3 ####" in shared.printed(run)
+    assert outcome["status"] == "completed", outcome
+
+
+def test_the_example_of_a_plugin_is_an_engine(house: House):
+    # What installing it puts beside sparrow: the module, and the metadata that names the entry point.
+    site = house.work / "site"
+    shutil.copytree(TOP / "examples/engine-plugin", site)
+    metadata = site / "sparrow_countdown-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sparrow-countdown\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sparrow.engines]\ncountdown = sparrow_countdown:countdown\n")
+    house.env["PYTHONPATH"] = str(site)
+    run = house.detach("-e", "countdown", "3")
+    outcome = house.outcome(run)
+    assert outcome["result"] == "lift-off"
     assert outcome["status"] == "completed", outcome

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.support.records import Record
+from tests.support.records import Record, stamp
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -136,11 +136,22 @@ class House:
         )
         assert self.process.stdout is not None
         self.ready = json.loads(self.process.stdout.readline())
+        self.attends = False
         if subscribed:
-            assert self.pub.poll(10_000)
-            while self.pub.recv() != b"\x01":
-                pass  # the end of an earlier one
+            self._subscribed(b"heads")
         return self.ready
+
+    def attended(self) -> None:
+        """Wait until everything is subscribed to, which a first client makes happen."""
+        if not self.attends:
+            self._subscribed(b"")
+            self.attends = True
+
+    def _subscribed(self, topic: bytes) -> None:
+        told = b""
+        while told != b"\x01" + topic:  # others are those of an earlier one, and their ends
+            assert self.pub.poll(10_000)
+            told = self.pub.recv()
 
     @property
     def tcp(self) -> tuple[str, int]:
@@ -155,6 +166,7 @@ class House:
     def settled(self, **options) -> Client:
         """A client that is being served: whoever connected before is too."""
         client = self.client(**options)
+        self.attended()
         probe = Record(self.state / "transcripts", clock=now)
         self.publish(probe, probe.add())
         while (line := client.line()) != probe.lines[0]:
@@ -365,6 +377,21 @@ def test_a_run_from_before_the_subscription_is_found(house):
     assert client.lines(2) == record.lines
 
 
+def test_a_first_client_gets_what_comes_and_not_what_nobody_heard_before(house):
+    """While there is no client the events themselves are not subscribed to."""
+    known, unknown = house.run(), house.run()
+    known.add(ts=stamp(1))
+    house.start()
+    known.add(count=2, ts=stamp(2))
+    unknown.add(count=3, ts=stamp(3))
+    client = house.client()
+    said = [known.add().rstrip(), unknown.add().rstrip()]
+    assert sorted(client.lines(2)) == sorted(said)
+    house.attended()
+    said = house.say(known)
+    assert client.lines(1) == said
+
+
 def test_a_torn_line(house):
     house.start()
     client = house.settled()
@@ -416,6 +443,7 @@ def test_http_is_closed_without_a_byte(house, tcp, data):
         client = house.settled(tcp=tcp) if late else house.client(tcp=tcp)
         client.send(data)
         if not late:
+            house.attended()
             house.say(record)
         assert client.rest() == b""
 
@@ -772,7 +800,7 @@ class Follower(threading.Thread):
 def test_nobody_has_a_hole_or_a_repeat(house):
     """A writer at speed; clients that keep up, one that is slow, one that stalls, some that come and go."""
     house.start()
-    count, total, batch = 5, 4000, 50
+    count, total, batch = 5, 2000, 50
     followers = [Follower(house, count, tcp=n % 2 == 0) for n in range(8)]
     followers += [Follower(house, count, tcp=n % 2 == 0, cut=3000 + n) for n in range(4)]
     followers.append(Follower(house, count, tcp=False, pause=0.0001))

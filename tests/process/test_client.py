@@ -29,7 +29,9 @@ from sparrow_mp import (
     SparrowError,
     TimedOut,
     TooLarge,
+    aclient,
 )
+from sparrow_mp.asking import Asker, Lost
 from sparrow_mp.follow import find_run, read_run
 from sparrow_mp.paths import find_places, supervisor_alive
 from tests.support import processes
@@ -246,7 +248,7 @@ def test_places_that_are_given_are_those_of_the_supervisor_started(places, monke
 
 def test_a_state_folder_that_is_open_to_others_is_refused(places):
     places.state.chmod(0o755)
-    with Client() as sparrow, pytest.raises(SparrowError, match="open to other users"):
+    with Client() as sparrow, pytest.raises(NoSupervisor, match="open to other users"):
         sparrow.list()
 
 
@@ -290,9 +292,30 @@ def test_a_swift_restart_is_noticed_too(places, sparrow):
         kill_supervisor(places)
         Client().start()
 
-    later(0.2, swap)
+    swapping = later(0.2, swap)
     with pytest.raises(NoSupervisor, match="unknown"):
         sparrow.request({"op": "x.hang"})
+    swapping.join()  # else the new one is ended while it is still being waited for
+
+
+def test_a_request_that_no_supervisor_stays_to_take_is_given_up(places, monkeypatch):
+    def lost(*_: object) -> None:
+        raise Lost(sent=False)
+
+    async def lost_too(*_: object) -> None:
+        raise Lost(sent=False)
+
+    monkeypatch.setattr(Asker, "_try", lost)
+    monkeypatch.setattr(aclient._Asker, "_try", lost_too)
+    with Client(timeout=0.05) as sparrow, pytest.raises(NoSupervisor, match="goes away again and again"):
+        sparrow.list()
+
+    async def ask() -> None:
+        async with AsyncClient(timeout=0.05) as sparrow:
+            await sparrow.list()
+
+    with pytest.raises(NoSupervisor, match="goes away again and again"):
+        asyncio.run(ask())
 
 
 def test_a_supervisor_that_does_not_answer_is_told_of(places):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,22 @@ def supervisor(tmp_path: Path) -> Iterator[zmq.Socket[bytes]]:
     context.destroy(linger=0)
 
 
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Callable[[Outbox, int], Uplink]]:
+    """Makes an uplink to the supervisor, and closes it at the end."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    made: list[Uplink] = []
+
+    def make(outbox: Outbox, last_seq: int) -> Uplink:
+        made.append(Uplink(context, f"ipc://{tmp_path}/s", outbox, RUN, last_seq))
+        return made[-1]
+
+    yield make
+    for uplink in made:
+        uplink.close()
+    context.term()
+
+
 def outbox_with(tmp_path: Path, last_seq: int, count: int) -> Outbox:
     Outbox.create(tmp_path / "outbox", 1 << 20, last_seq)
     outbox = Outbox(tmp_path / "outbox", RUN)
@@ -37,7 +53,7 @@ def outbox_with(tmp_path: Path, last_seq: int, count: int) -> Outbox:
 
 def events(frame: bytes) -> list[int]:
     assert frame[:1] == wire.EVENTS
-    first, lines = wire.split_events(frame[1:])
+    first, lines = wire.split_events(frame)
     seqs = [decode(line).seq for line in lines.splitlines()]
     assert seqs[0] == first
     return seqs
@@ -45,19 +61,21 @@ def events(frame: bytes) -> list[int]:
 
 @pytest.mark.parametrize("last_seq", [0, 1, 7])
 def test_what_was_appended_before_it_connects_is_numbered_as_it_is(
-    tmp_path: Path, supervisor: zmq.Socket[bytes], last_seq: int
+    tmp_path: Path, supervisor: zmq.Socket[bytes], connect: Callable[[Outbox, int], Uplink], last_seq: int
 ) -> None:
     outbox = outbox_with(tmp_path, last_seq, 3)
-    uplink = Uplink(f"ipc://{tmp_path}/s", outbox, RUN, last_seq)
+    uplink = connect(outbox, last_seq)
     uplink.hello()
     assert uplink.pump()
     assert supervisor.recv()[:1] == wire.HELLO
     assert events(supervisor.recv()) == [last_seq + 1, last_seq + 2, last_seq + 3]
 
 
-def test_it_goes_back_to_where_the_supervisor_says(tmp_path: Path, supervisor: zmq.Socket[bytes]) -> None:
+def test_it_goes_back_to_where_the_supervisor_says(
+    tmp_path: Path, supervisor: zmq.Socket[bytes], connect: Callable[[Outbox, int], Uplink]
+) -> None:
     outbox = outbox_with(tmp_path, 0, 5)
-    uplink = Uplink(f"ipc://{tmp_path}/s", outbox, RUN, 0)
+    uplink = connect(outbox, 0)
     assert uplink.pump()
     assert events(supervisor.recv()) == [1, 2, 3, 4, 5]
     supervisor.send(wire.RESEND + b"2")
@@ -66,10 +84,10 @@ def test_it_goes_back_to_where_the_supervisor_says(tmp_path: Path, supervisor: z
 
 
 def test_what_is_acknowledged_is_free_and_a_new_socket_begins_behind_it(
-    tmp_path: Path, supervisor: zmq.Socket[bytes]
+    tmp_path: Path, supervisor: zmq.Socket[bytes], connect: Callable[[Outbox, int], Uplink]
 ) -> None:
     outbox = outbox_with(tmp_path, 0, 4)
-    uplink = Uplink(f"ipc://{tmp_path}/s", outbox, RUN, 0)
+    uplink = connect(outbox, 0)
     uplink.pump()
     supervisor.recv()
     supervisor.send(wire.ACK + b"4")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from sparrow_mp.paths import Places, find_places, supervisor_alive
 from tests.support import processes
 from tests.support.waiting import eventually
@@ -139,6 +141,7 @@ class House:
             "SPARROW_RUNTIME_DIR": str(self.top / "r"),
             "SPARROW_CONFIG": str(self.top / "config.toml"),
             "SPARROW_TCP": "127.0.0.1:0",
+            "SPARROW_SUPERVISOR_RESTART": "false",  # most tests that kill one look at what becomes of runs without any
             "PYTHONDONTWRITEBYTECODE": "1",
             _MARKER: self.id,
         }
@@ -253,7 +256,7 @@ class House:
         names = sorted(folder.glob("events.*.jsonl"), key=lambda path: int(path.name.split(".")[1]))
         for path in [*names, folder / "events.jsonl"]:
             data = path.read_bytes() if path.exists() else b""
-            found += [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+            found += [msgspec.json.decode(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
         assert [event["seq"] for event in found] == list(range(1, len(found) + 1)), "a hole or a repeat in seq"
         assert all(event["run"] == run for event in found), "an event of another run"
         stamps = [event["ts"] for event in found]
@@ -262,11 +265,26 @@ class House:
 
     def outcome(self, run: str, timeout: float = 30.0) -> dict[str, Any]:
         """How the run ended, once it has; its transcript is checked to end as the contract says."""
-        eventually((self.places.transcript(run) / "meta.json").exists, timeout, f"the end of run {run}")
+        try:
+            eventually((self.places.transcript(run) / "meta.json").exists, timeout, f"the end of run {run}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.account(run)}") from None
         events = self.events(run)
         assert [event["type"] for event in events].count("RunFinished") == 1
         assert events[-1]["type"] == "RunFinished"
         return events[-1]["outcome"]
+
+    def account(self, run: str) -> str:
+        """What there is to be known of a run that does not end: its processes, its folder, and what the logs say of it."""
+        folder = self.places.run_folder(run)
+        lines = [f"{pid}: {processes.title(pid)}" for pid in self.processes()]
+        lines.append(f"{folder}: {sorted(path.name for path in folder.glob('*'))}")
+        for name in ("supervisor.log", "zygote.log"):
+            path = self.places.state / name
+            log = path.read_text(errors="replace").splitlines() if path.exists() else []
+            lines += [f"{name}: {line}" for line in log if run in line or run[:8] in line][-20:]
+            lines += [f"{name}: {line}" for line in log[-15:]]
+        return "\n".join(lines)
 
     def printed(self, run: str, stream: str = "stdout") -> str:
         """What the run has written, as its transcript has it."""
@@ -307,8 +325,11 @@ class House:
 
     def start(self) -> dict[str, Any]:
         """Have a supervisor; its status."""
-        if not self.supervised:
-            self.sparrow("ps").ok()
+        if self.supervised:
+            done = self.sparrow("status", "--json")
+            if done.code == 0:
+                return done.rows()[0]  # else it is dying of a signal, and holds the folder to the last
+        self.sparrow("ps").ok()
         return self.status()
 
     def kill_supervisor(self) -> int:

@@ -65,6 +65,11 @@ class Terminal:
         """All that has been written to it."""
         return self._seen.decode("utf-8", "replace")
 
+    def as_usual(self) -> bool:
+        """Whether it shows what is typed, and hands it on by lines."""
+        modes = termios.tcgetattr(self._master)[3]
+        return modes & termios.ECHO != 0 and modes & termios.ICANON != 0
+
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self._master, keys.encode())

@@ -50,13 +50,13 @@ def test_posting_never_waits_and_loses_nothing(ends: tuple[Channel, Channel]) ->
     engine, monitor = ends
     for number in range(300):
         monitor.post(message="x" * 10_000, n=number)
-    assert monitor.waiting
+    assert monitor.unread
     received: list[int] = []
     while len(received) < 300:
         received += [body["n"] for body in engine.receive()]
         monitor.pump()
     assert received == list(range(300))
-    assert not monitor.waiting
+    assert not monitor.unread
 
 
 def test_a_peer_that_is_gone(ends: tuple[Channel, Channel]) -> None:
@@ -74,7 +74,7 @@ def test_speaking_to_a_peer_that_is_gone_is_no_error(ends: tuple[Channel, Channe
     for _ in range(3):
         getattr(monitor, how)(message="x" * 100_000)
     assert monitor.closed
-    assert not monitor.waiting
+    assert not monitor.unread
 
 
 def test_sending_waits_for_a_slow_peer(ends: tuple[Channel, Channel]) -> None:

@@ -57,7 +57,7 @@ def request(*args):
     asked = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparrow_mp.cli.run.build_request", lambda *given: asked.update(build_request(*given)))
-        patch.setattr("sparrow_mp.cli.run._follow", lambda *given: 0)
+        patch.setattr("sparrow_mp.cli.run.submit_and_follow", lambda *given: 0)
         assert run_cli(["run", *args]) == 0
     return asked
 
@@ -276,8 +276,37 @@ def test_config_says_where_a_value_comes_from(state, capsys, tmp_path, monkeypat
     assert rows["run.engine"]["source"] == "default"
     file.write_text("[run]\ngrce = 3.0\n")
     code, _, err = sparrow(capsys, "--config", str(file), "config", "check")
-    assert code == 2
-    assert "did you mean `grace`?" in err
+    assert code == 1
+    assert f"{file}, line 2: unknown key `run.grce`; did you mean `grace`?" in err
+
+
+def test_config_check_says_all_that_is_wrong_with_any_file(state, capsys, tmp_path):
+    file = tmp_path / "new.toml"
+    assert sparrow(capsys, "config", "check", str(file))[0] == 2
+    file.write_text("[run]\nnice = 20\n[engines.shell]\ngrace = -1\n")
+    code, _, err = sparrow(capsys, "config", "check", str(file))
+    assert code == 1
+    assert err.splitlines() == [
+        f"sparrow: {file}, line 2: `run.nice` is 20; the most is 19",
+        f"sparrow: {file}, line 4: `engines.shell.grace` is -1.0; the least is 0.0",
+    ]
+    file.write_text(sparrow(capsys, "config", "example")[1])
+    assert sparrow(capsys, "config", "check", str(file))[0] == 0
+
+
+def test_config_shows_what_is_not_the_default(state, capsys, tmp_path):
+    file = tmp_path / "sparrow.toml"
+    file.write_text('[run]\nmemory = "2G"\n[engines.python]\nnice = 3\n')
+    code, out, _ = sparrow(capsys, "--config", str(file), "config", "show", "--changed")
+    assert code == 0
+    assert "".join(out.split()) == "".join(
+        f"""
+        SETTING VALUE FROM
+        run.memory "2G" {file}
+        ndjson.tcp "127.0.0.1:0" $SPARROW_TCP
+        engines.python.nice 3 {file}
+    """.split()
+    )
 
 
 # ── Completion ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -31,6 +31,10 @@ EXAMPLES = [
         ev.ApprovalRequested(id="7", summary="delete x", tool="rm", risk="Destructive"),
         "approval needed: delete x (rm, Destructive)",
     ),
+    (
+        ev.ApprovalRequested(id="7", summary="delete x", tool="rm", risk="Destructive", refused=True),
+        "refused: delete x (rm, Destructive)",
+    ),
     (ev.ApprovalResolved(id="7", decision="Deny"), "approval 7: Deny"),
     (ev.ToolUseStarted(id="1"), "tool 1 started"),
     (ev.ToolOutput(id="1", blocks=[ev.Block(text="a\nb\n"), ev.Block(json=None)], is_error=False), "  a\n  b\n  null"),
@@ -69,6 +73,7 @@ EXAMPLES = [
     (ev.Output(stream="stdout", text="hello"), "hello"),
     (ev.Progress(done=3, total=12, unit="files", note="x.py"), "progress 3/12 files, x.py"),
     (ev.Custom(name="mine", data=[1]), "mine [1]"),
+    (ev.Custom(name="acp_session", data={"id": "s1", "can_load": True}), "session s1"),
     (ev.Unknown(type="New", fields={"type": "New", "run": RUN, "seq": 1, "ts": "t", "x": 1}), 'New {"x":1}'),
 ]
 
@@ -102,6 +107,11 @@ def test_every_style_is_known(event, expected):
 def test_an_approval_says_how_to_answer():
     _, line = render_event(ev.ApprovalRequested(RUN, 1, "", id="7", summary="x"))
     assert "sparrow approve 1b0c8a2e 7" in paint(line, False)
+
+
+def test_nobody_is_told_to_answer_what_policy_refuses():
+    (line,) = render_event(ev.ApprovalRequested(RUN, 1, "", id="7", summary="x", refused=True))
+    assert paint(line, False) == "refused: x"
 
 
 @pytest.mark.parametrize(

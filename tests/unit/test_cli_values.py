@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sparrow_mp.cli.values import parse_duration, parse_env, parse_since, parse_size
+from sparrow_mp.cli.values import parse_env, parse_since
+from sparrow_mp.quantities import parse_duration, parse_size
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

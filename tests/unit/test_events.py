@@ -71,7 +71,7 @@ ALWAYS: dict[str, str] = {
     "Custom": '"name":"mine","data":[{"any":null}]',
 }
 SOMETIMES: dict[str, str] = {
-    "ApprovalRequested": ',"tool":"bash","risk":"Destructive"',
+    "ApprovalRequested": ',"tool":"bash","risk":"Destructive","refused":true',
     "Compacted": ',"handoff_path":"/tmp/handoff.md"',
     "Output": ',"partial":true',
     "Progress": ',"total":10.0,"unit":"files","note":"nearly"',
@@ -375,3 +375,10 @@ def test_any_object_is_kept_or_refused(fields: dict[str, Any], kind: str) -> Non
         assert kind != "New"
         return
     assert msgspec.json.decode(events.encode(event)) == whole
+
+
+@pytest.mark.parametrize("line", [b'{"type":"\xea"}', b"\xff", b'{"type":"x","y":' + b"[" * 5000, b"", b"[]"])
+def test_a_header_that_cannot_be_read_is_always_the_same_error(line: bytes) -> None:
+    """Readers catch one; another would end the adapters, which read what a power cut left."""
+    with pytest.raises(msgspec.DecodeError):
+        events.decode_header(line)

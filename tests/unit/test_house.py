@@ -43,8 +43,10 @@ class Street:
     def __init__(self, max_runs: int = 0, max_queue: int = 10_000) -> None:
         self.house = House(max_runs, max_queue)
 
-    def submit(self, run: str, *, seconds: float = 0, priority: int = 0, timeout: float | None = None) -> list[Effect]:
-        terms = Terms(grace=10.0, priority=priority, timeout=timeout)
+    def submit(
+        self, run: str, *, seconds: float = 0, priority: int = 0, timeout: float | None = None, client: str = ""
+    ) -> list[Effect]:
+        terms = Terms(grace=10.0, priority=priority, timeout=timeout, client=client)
         return self.house.handle(Submitted(run, terms), at(seconds))
 
     def tell(self, run: str, *inputs: RunInput, seconds: float = 0) -> list[Effect]:
@@ -107,6 +109,33 @@ def test_priority_goes_before_arrival_and_says_its_position() -> None:
         (last,) = spawned(street.end(last)) or [""]
         order.append(last)
     assert order == ["high", "high too", "a", "b", "low", ""]
+
+
+def test_clients_take_turns_within_a_priority() -> None:
+    street = Street(max_runs=2)
+    for number in range(6):
+        street.submit(f"a{number}", client="a")
+    assert street.submit("b0", client="b") == [Accepted("b0", 1)]  # it has had nothing yet
+    assert street.submit("b1", client="b") == [Accepted("b1", 3)]
+    assert street.submit("c0", client="c") == [Accepted("c0", 2)]
+    assert street.submit("a first", client="a", priority=1) == [Accepted("a first", 1)]
+    assert list(street.house.positions()) == ["a first", "b0", "c0", "a2", "b1", "a3", "a4", "a5"]
+    assert spawned(street.end("a0")) == ["a first"]
+    assert [spawned(street.end(run)) for run in ("a1", "b0", "c0")] == [["b0"], ["c0"], ["a2"]]
+    # Who comes now is not behind turns that are over, and shares the one that is being served.
+    assert street.submit("d0", client="d") == [Accepted("d0", 2)]
+    assert list(street.house.positions()) == ["b1", "d0", "a3", "a4", "a5"]
+
+
+def test_two_hundred_of_one_client_keep_their_order() -> None:
+    street = Street(max_runs=8)
+    runs = [f"r{number}" for number in range(200)]
+    started: list[str] = []
+    for run in runs:
+        started += spawned(street.submit(run, client="a"))
+    for run in runs:
+        started += spawned(street.end(run))
+    assert started == runs
 
 
 def test_who_leaves_the_queue_lets_the_others_up() -> None:
@@ -211,7 +240,7 @@ def test_only_who_is_due_hears_of_it() -> None:
     effects = street.tick(5)
     assert [effect.run for effect in effects if isinstance(effect, Tell)] == ["soon"]
     assert street.house.next_due == START.mono + 5 + 10 + KILL_MARGIN_S
-    assert street.tick(18) == [KillMonitor("soon")]
+    assert street.tick(15 + KILL_MARGIN_S) == [KillMonitor("soon")]
     assert street.tick(18) == []
 
 

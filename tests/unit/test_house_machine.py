@@ -69,6 +69,7 @@ class Known:
 
     terms: Terms
     arrival: int
+    turn: int = 0
     place: str = "waiting"  # then alive, draining, finished
     began: float = 0.0
     forked: bool = False
@@ -78,8 +79,8 @@ class Known:
     refusal: str = ""
 
     @property
-    def rank(self) -> tuple[int, int]:
-        return -self.terms.priority, self.arrival
+    def rank(self) -> tuple[int, int, int]:
+        return -self.terms.priority, self.turn, self.arrival
 
     @property
     def due(self) -> float | None:
@@ -110,6 +111,7 @@ TERMS = st.builds(
     timeout=st.sampled_from([None, 0.5, 20.0]),
     budget=st.sampled_from([None, 1.0]),
     priority=st.integers(-1, 1),
+    client=st.sampled_from(["a", "b"]),
 )
 REPORTS = st.one_of(
     st.none(),
@@ -120,13 +122,18 @@ REPORTS = st.one_of(
         rejected=st.sampled_from([None, "no such program"]),
         forced=st.booleans(),
         told=st.booleans(),
+        limit=st.sampled_from([None, None, ("out_of_memory", "it used too much")]),
     ),
 )
 
 
 def decides(known: Known) -> tuple[Status, str] | None:
-    """What was asked of a run, where that decides how its end is called: not a timeout that came after its own end."""
+    """What decides how a run's end is called, where anybody has asked for it: the limit that its monitor saw it reach before it
+    was asked; not a timeout that came after its own end.
+    """
     report = known.report
+    if report is not None and report.limit is not None:
+        return report.limit
     by_itself = report is not None and report.wait_status is not None and report.interrupted is None and not report.told
     return None if known.asked is not None and known.asked[0] == "timed_out" and by_itself else known.asked
 
@@ -144,6 +151,8 @@ class HouseMachine(RuleBasedStateMachine):
         self.closing = False
         self.stops = 0
         self.arrivals = 0
+        self.given: dict[tuple[int, str], int] = {}
+        self.served: dict[int, int] = {}
         self.sound = True
 
     @initialize(max_runs=st.sampled_from([1, 2, 0]), max_queue=st.sampled_from([2, 1, 10_000]))
@@ -202,6 +211,7 @@ class HouseMachine(RuleBasedStateMachine):
                 assert self.has_room, "more than max_runs are alive"
                 assert run == self.waiting[0], f"{self.waiting[0]} came before"
                 known.place, known.began = "alive", self.mono
+                self.served[known.terms.priority] = known.turn
                 seen.spawned.append(run)
             case Finish(run, outcome, error):
                 known = self.runs[run]
@@ -257,12 +267,21 @@ class HouseMachine(RuleBasedStateMachine):
             self.refused(run, terms, "queue_full")
         else:
             waits = not self.has_room
-            self.arrivals += 1
-            self.runs[run] = Known(terms, self.arrivals)
+            self.runs[run] = self.comes(terms)
             position = self.waiting.index(run) + 1 if waits else None
             seen = self.feed(Submitted(run, terms))
             assert seen.answers == [Accepted(run, position)]
             assert seen.spawned == ([] if waits else [run])
+
+    def comes(self, terms: Terms, *, queued: bool = True) -> Known:
+        """It has the turn after its client's last one, or the one that is being served."""
+        self.arrivals += 1
+        known = Known(terms, self.arrivals)
+        if queued:
+            mine = terms.priority, terms.client
+            known.turn = max(self.given.get(mine, 0) + 1, self.served.get(terms.priority, 0))
+            self.given[mine] = known.turn
+        return known
 
     def refused(self, run: str, terms: Terms, code: str) -> None:
         (answer,) = self.feed(Submitted(run, terms)).answers
@@ -307,15 +326,21 @@ class HouseMachine(RuleBasedStateMachine):
             [run] if known is not None and place == "alive" and known.kill_at != before else []
         )
 
-    @rule(data=st.data(), at_once=st.booleans(), status=st.sampled_from(["over_limit", "out_of_memory", "failed"]))
-    def limit(self, data: st.DataObject, at_once: bool, status: Status) -> None:
+    @rule(
+        data=st.data(),
+        at_once=st.booleans(),
+        told=st.booleans(),
+        status=st.sampled_from(["over_limit", "out_of_memory", "failed"]),
+    )
+    def limit(self, data: st.DataObject, at_once: bool, told: bool, status: Status) -> None:
         run = self.any_run(data, "alive")
         known = self.runs.get(run)
         if known is not None and known.place == "alive":
             self.ask(known, (status, "too much"), 0.0 if at_once else known.terms.grace)
         if known is not None and known.place == "draining" and at_once and known.asked is None:
             known.asked = (status, "too much")  # what it left shows that it broke a law
-        self.about(run, LimitReached(status, "too much", at_once))
+        seen = self.about(run, LimitReached(status, "too much", at_once, told))
+        assert not (told and seen.told), "it tells a monitor what that has said"
 
     @rule(data=st.data(), cost=st.sampled_from([0.5, 1.0, 3.0]))
     def spent(self, data: st.DataObject, cost: float) -> None:
@@ -342,7 +367,7 @@ class HouseMachine(RuleBasedStateMachine):
             known.report = report
         seen = self.about(run, Drained(report, Totals()))
         assert list(seen.finished) == ([run] if was_draining else [])
-        if known is not None and was_draining and known.asked is None:
+        if known is not None and was_draining and decides(known) is None and known.asked is None:
             status = seen.finished[run].outcome.status
             expected: set[Any]
             if report is None:
@@ -406,8 +431,7 @@ class HouseMachine(RuleBasedStateMachine):
     )
     def found(self, terms: Terms, phase: str, since: float, asked: tuple[Status, str] | None) -> None:
         run = f"r{len(self.runs)}"
-        self.arrivals += 1
-        known = self.runs[run] = Known(terms, self.arrivals)
+        known = self.runs[run] = self.comes(terms, queued=phase == "queued")
         asked = asked if phase == "stopping" else None
         if phase != "queued":
             # It is there, whatever the limit is now: that only keeps others from starting.
@@ -486,10 +510,18 @@ class HouseMachine(RuleBasedStateMachine):
         assert set(self.house.lives) == set(self.waiting)
 
 
-def run_machine(examples: int, steps: int) -> None:
-    """Let Hypothesis try that many orders of that many inputs."""
+def run_machine(examples: int, steps: int) -> int:
+    """Let Hypothesis try that many orders of that many inputs; how many it has given."""
+    taken = 0
+
+    class Counted(HouseMachine):
+        @invariant()
+        def one_more(self) -> None:
+            nonlocal taken
+            taken += 1
+
     run_state_machine_as_test(
-        HouseMachine,
+        Counted,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -498,7 +530,9 @@ def run_machine(examples: int, steps: int) -> None:
             phases=[Phase.generate, Phase.shrink],
         ),
     )
+    return taken
 
 
 def test_the_laws_of_the_house() -> None:
-    run_machine(examples=100, steps=50)
+    """For longer: tests/stress/test_house_for_long.py."""
+    run_machine(examples=25, steps=50)

@@ -222,6 +222,19 @@ def test_the_index_is_private(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+def test_an_index_from_before_there_were_totals_opens_whatever_runs_said_of_their_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    first = Index(path)
+    many = '{"input":6000000000000000000,"output":1}'
+    for run, tokens in ((A, many), (A[:-1] + "0", many), (A[:-1] + "9", '{"input":1}')):
+        add(first, run, tokens=tokens, ended=True)
+    first.close()
+    with sqlite3.connect(path) as old:
+        old.executescript("DROP TRIGGER past_ended; DROP TRIGGER past_found; DROP TABLE past")
+    old.close()
+    Index(path).close()
+
+
 # ── what waits for a run ──
 
 

@@ -106,13 +106,14 @@ PURE = {
     "__future__", "calendar", "collections", "dataclasses", "datetime", "enum", "functools", "heapq", "itertools", "math",
     "re", "typing", "zoneinfo",
 }  # fmt: skip
+PURE_OF_OURS = ("sparrow_mp.events", "sparrow_mp.wire", "sparrow_mp.cron", "sparrow_mp.job_memory")
 NOT_PURE = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
 
 @pytest.mark.parametrize("module", of("sparrow_supervisor.core"))
 def test_the_core_imports_nothing_that_does_anything(module: str) -> None:
     for name in imports_of(module):
-        allowed = within(name, "sparrow_supervisor.core", "sparrow_mp.events", "sparrow_mp.wire", *PURE)
+        allowed = within(name, "sparrow_supervisor.core", *PURE, *PURE_OF_OURS)
         assert allowed, f"{module} imports {name}"
 
 
@@ -145,7 +146,29 @@ def test_the_daemon_knows_neither_the_command_line_nor_the_engines(module: str) 
 
 @pytest.mark.parametrize("module", of("sparrow_mp.engines"))
 def test_an_engine_needs_what_any_engine_may_use(module: str) -> None:
-    assert ours(imports_of(module)) <= {"sparrow_mp.run.context", "sparrow_mp.events"}
+    engine = module.removeprefix("sparrow_mp.engines").lstrip(".").partition("_")[0]
+    own = {other for other in of("sparrow_mp.engines") if other.startswith(f"sparrow_mp.engines.{engine}_")}
+    others = {
+        "sparrow_mp.run.context",
+        "sparrow_mp.events",
+        "sparrow_mp.autonomy",
+        "sparrow_mp.command_risk",
+        "sparrow_mp.agents",
+    }
+    places = {
+        "sparrow_mp.errors",
+        "sparrow_mp.paths",
+        "sparrow_mp.quantities",
+        "sparrow_mp.model_address",
+    }  # a server has
+    models = {
+        "sparrow_mp.config",
+        "sparrow_mp.settings",
+        "sparrow_mp.local_model",
+        "sparrow_mp.transcript",
+    }  # a loop around a model has
+    small = {"sparrow_mp", "sparrow_mp.regular"}
+    assert ours(imports_of(module)) <= others | places | models | small | own
 
 
 @pytest.mark.parametrize("module", of("sparrow_supervisor.adapters"))
@@ -166,13 +189,17 @@ def test_the_adapters_do_not_load_the_reactor() -> None:
 
 
 LAYERS = [
-    ["sparrow_mp._version", "sparrow_mp.errors"],
+    ["sparrow_mp._version", "sparrow_mp.errors", "sparrow_mp.failpoints", "sparrow_mp.quantities", "sparrow_mp.regular",
+     "sparrow_mp.retention", "sparrow_mp.setting_kinds"],
     ["sparrow_mp.events"],
-    ["sparrow_mp.wire"],
-    ["sparrow_mp.paths", "sparrow_mp.config", "sparrow_mp.transcript"],
+    ["sparrow_mp.wire", "sparrow_mp.cron", "sparrow_mp.autonomy", "sparrow_mp.command_risk",
+     "sparrow_mp.allowed"],
+    ["sparrow_mp.paths", "sparrow_mp.settings", "sparrow_mp.config", "sparrow_mp.config_example", "sparrow_mp.transcript",
+     "sparrow_mp.jobs", "sparrow_mp.jobs_file", "sparrow_mp.job_memory", "sparrow_mp.job_rows", "sparrow_mp.model_address",
+     "sparrow_mp.agents", "sparrow_mp.settings_models"],
     ["sparrow_mp.run"],
-    ["sparrow_mp.ears", "sparrow_mp.launch", "sparrow_mp.connect", "sparrow_mp.asking", "sparrow_mp.follow",
-     "sparrow_mp.client", "sparrow_mp.aclient"],
+    ["sparrow_mp.ears", "sparrow_mp.service", "sparrow_mp.launch", "sparrow_mp.connect", "sparrow_mp.asking", "sparrow_mp.follow",
+     "sparrow_mp.client", "sparrow_mp.aclient", "sparrow_mp.local_model"],
     ["sparrow_mp.cli"],
 ]  # fmt: skip
 """Events ← wire ← transcript, run, client ← the command line: who is in one line knows those above it, and its own."""
@@ -226,8 +253,12 @@ WAITS = {("time", "sleep"), ("subprocess", "run"), ("subprocess", "check_output"
 MAY_WAIT = {
     "sparrow_supervisor.__main__",  # for the lock, before anything turns
     "sparrow_supervisor.zygote",  # a process of its own, which waits for nothing but its children
+    "sparrow_supervisor.revival",  # part of it
+    "sparrow_supervisor.spares",  # part of it
+    "sparrow_supervisor.notifier",  # a process of its own, which waits for what it calls
     "sparrow_supervisor.adapters.unix",  # for an earlier one to let go of its socket, before anybody is served
     "sparrow_supervisor.zygote_client",  # for the zygote, when it is made
+    "sparrow_supervisor.unit_zygote",  # the same, before anything turns
 }
 
 

@@ -208,6 +208,20 @@ def test_a_monitor_that_does_not_end_its_run_is_killed_again_and_again() -> None
     assert (finish.outcome.status, finish.outcome.forced) == ("interrupted", True)
 
 
+@pytest.mark.parametrize(
+    ("zygotes", "reason"),
+    [(None, "process 12 could not be ended"), ((), None), ((12, 99), "processes 12, 99 could not be ended")],
+)
+def test_what_could_not_be_ended_is_told_as_the_zygote_saw_it_last(
+    zygotes: tuple[int, ...] | None, reason: str | None
+) -> None:
+    life = living("running")
+    life.handle(Exited(76 << 8, left=zygotes), later(1))
+    (finish,) = life.handle(Drained(ExitReport(wait_status=0, left=[12]), Totals()), later(1))
+    assert isinstance(finish, Finish)
+    assert (finish.outcome.status, finish.outcome.reason) == ("completed", reason)
+
+
 @pytest.mark.parametrize("phase", ["queued", "draining", "ended"])
 def test_time_alone_changes_nothing_before_and_after(phase: Phase) -> None:
     assert living(phase, Terms(timeout=1.0)).due is None
@@ -248,10 +262,10 @@ ENDS = [
         code=1),
     End("a signal", ExitReport(wait_status=KILLED_9), "crashed", signal=9),
     End("a signal and a core", ExitReport(wait_status=KILLED_15_CORE), "crashed", signal=15),
-    End("leftovers", ExitReport(wait_status=EXITED_0, leftovers=2), "completed", "2 of its processes could not be ended",
+    End("leftovers", ExitReport(wait_status=EXITED_0, left=[12, 13]), "completed", "processes 12, 13 could not be ended",
         code=0),
-    End("leftovers of a failure", ExitReport(wait_status=EXITED_7, leftovers=1), "failed",
-        "1 of its processes could not be ended", "1 of its processes could not be ended", code=7),
+    End("leftovers of a failure", ExitReport(wait_status=EXITED_7, left=[12], reason="it is so"), "failed",
+        "it is so; process 12 could not be ended", "it is so; process 12 could not be ended", code=7),
     End("no program", ExitReport(rejected="program not found: nope", rejected_code=127, wait_status=1 << 8), "rejected",
         "program not found: nope", "program not found: nope", code=127),
     End("rejected without a code", ExitReport(rejected="cannot load it", wait_status=1 << 8), "rejected",
@@ -309,7 +323,8 @@ def test_how_an_end_is_called(end: End) -> None:
     assert (outcome.status, outcome.reason, finish.error) == (end.status, end.reason, end.error)
     assert (outcome.exit_code, outcome.signal, outcome.forced) == (end.code, end.signal, end.forced)
     assert outcome.duration_ms == 61_500
-    assert (outcome.usage is None) is (end.report is None)
+    assert outcome.usage is None, "nobody said what it used"
+    assert finish.began is (outcome.status != "rejected")
 
 
 def test_every_status_is_among_the_ends() -> None:
@@ -338,6 +353,7 @@ def test_what_never_began_took_no_time_and_used_nothing() -> None:
     (finish,) = living("queued").handle(InterruptAsked(), later(100))
     assert isinstance(finish, Finish)
     assert (finish.outcome.status, finish.outcome.duration_ms, finish.outcome.usage) == ("interrupted", 0, None)
+    assert not finish.began
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_duration() -> None:
@@ -356,3 +372,27 @@ def test_wait_statuses_are_read_as_the_kernel_writes_them(
     wait_status: int, code: int | None, number: int | None
 ) -> None:
     assert (exit_code(wait_status), ended_by(wait_status)) == (code, number)
+
+
+# ── what the monitor has said ──
+
+
+def test_a_monitor_that_ends_a_run_itself_is_told_nothing() -> None:
+    life = living("running")
+    asked: tuple[Status, str] = ("out_of_memory", "it used too much")
+    assert life.handle(LimitReached(*asked, told=True), START) == [Save(RUN, {"status": "stopping", "asked": asked})]
+    assert life.due == START.mono + 10 + KILL_MARGIN_S
+    assert life.handle(InterruptAsked("now", grace=0.0), later(1)) == [Tell(RUN, "now", 0.0)]
+
+
+@pytest.mark.parametrize("asked", [None, InterruptAsked("enough"), LimitReached("over_budget", "too dear")])
+def test_the_limit_in_a_report_was_reached_before_anybody_asked(asked: RunInput | None) -> None:
+    life = living("running")
+    if asked is not None:
+        life.handle(asked, START)
+    life.handle(Exited(KILLED_9), START)
+    report = ExitReport(wait_status=KILLED_9, forced=True, told=True, limit=("out_of_memory", "it used too much"))
+    (finish,) = life.handle(Drained(report, Totals()), START)
+    assert isinstance(finish, Finish)
+    assert (finish.outcome.status, finish.outcome.reason) == ("out_of_memory", "it used too much")
+    assert (finish.error, finish.outcome.signal) == ("it used too much", 9)

@@ -19,11 +19,12 @@ import msgspec
 import pytest
 
 from sparrow_mp.events import MAX_EVENT_BYTES, AnyEvent, Custom, Event, Message, Output, RunStarted, Unknown, decode
-from sparrow_mp.run.outbox import PAGE, Outbox, timestamp
+from sparrow_mp.run.layout import KEPT, PAGE
+from sparrow_mp.run.outbox import Outbox
+from sparrow_mp.run.stamp import timestamp
 
 RUN = "1b0c8f5e-2f0a-4c1d-9e6b-0a1b2c3d4e5f"
 CAPACITY = 2 << 20
-LIVES = 25
 
 Opener = Callable[..., Outbox]
 
@@ -49,6 +50,27 @@ def again(tmp_path: Path) -> Iterator[Opener]:
     yield open_it
     for outbox in opened:
         outbox.close()
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 300, b"no line break", b"x" * 5000])
+def test_a_ring_without_the_lines_that_it_should_have_is_empty(tmp_path: Path, again: Opener, left: bytes) -> None:
+    """What a power cut, or a run, may leave: the end is written down and the lines are not there."""
+    Outbox.create(tmp_path / "outbox", CAPACITY)
+    with (tmp_path / "outbox").open("r+b") as file:
+        file.seek(16)
+        file.write((5).to_bytes(8, "little") + (300).to_bytes(8, "little"))
+        file.seek(PAGE)
+        file.write(left)
+    assert again().unrecorded(0) == []
+
+
+def test_a_state_that_is_in_no_slot_is_refused(tmp_path: Path) -> None:
+    Outbox.create(tmp_path / "outbox", CAPACITY)
+    with (tmp_path / "outbox").open("r+b") as file:
+        file.seek(8)
+        file.write(b"\x07")
+    with pytest.raises(ValueError, match="no outbox"):
+        Outbox(tmp_path / "outbox", RUN)
 
 
 def message(text: str = "hi") -> Message:
@@ -276,7 +298,7 @@ def test_the_disk_is_given_back_when_all_is_recorded(box: Outbox, again: Opener)
     box.acknowledge(len(box.read(0, 1)))
     assert os.fstat(box.descriptor).st_size == length  # some is still to be read
     box.acknowledge(box.state.end)
-    assert os.fstat(box.descriptor).st_size == PAGE
+    assert os.fstat(box.descriptor).st_size == PAGE + KEPT
     # The other one sees that the ring began anew, and all goes on: numbers, offsets, content.
     end = box.state.end
     assert other.state == box.state
@@ -494,12 +516,15 @@ def test_the_monitor_never_waits_for_an_engine_that_was_stopped(box: Outbox, tmp
     os.close(done)
 
 
-@pytest.mark.parametrize("trial", range(3))
-def test_writers_that_are_killed_at_any_moment_leave_no_torn_line_and_no_hole(
-    box: Outbox, tmp_path: Path, trial: int
-) -> None:
-    """Two writers and a reader; the writers are killed again and again, and others take their places."""
-    path = tmp_path / "outbox"
+def test_writers_that_are_killed_at_any_moment_leave_no_torn_line_and_no_hole(tmp_path: Path) -> None:
+    """For longer: tests/stress/test_outbox_for_long.py."""
+    kill_writers(tmp_path / "outbox", trial=0, lives=12)
+
+
+def kill_writers(path: Path, trial: int, lives: int) -> int:
+    """Two writers and a reader; the writers are killed so many times, and others take their places. How many lines."""
+    Outbox.create(path, CAPACITY)
+    box = Outbox(path, RUN)
     chosen = random.Random(trial)
     lines: list[bytes] = []
     confirmed: dict[str, int] = {}
@@ -511,8 +536,12 @@ def test_writers_that_are_killed_at_any_moment_leave_no_torn_line_and_no_hole(
             box.acknowledge(box.acked + len(data))
 
     def say(name: str, pipe: int) -> None:
-        outbox = Outbox(path, RUN)
+        outbox = Outbox(path, RUN, engine=name.endswith("a"))
         number = 0
+        while name.endswith("a"):  # the engine, one by one
+            event = Output(stream="stdout", text=f"{name} {number}")
+            number += outbox.append_one(event) or outbox.append([event])
+            os.write(pipe, number.to_bytes(8, "little"))
         while True:
             batch: list[AnyEvent] = [
                 Output(stream="stdout", text=f"{name} {n}")
@@ -522,7 +551,7 @@ def test_writers_that_are_killed_at_any_moment_leave_no_torn_line_and_no_hole(
             number += done
             os.write(pipe, number.to_bytes(8, "little"))
 
-    for life in range(LIVES):
+    for life in range(lives):
         with forked_writers([f"{life}a", f"{life}b"], say) as pipes:
             deadline = time.monotonic() + chosen.uniform(0.0, 0.02)
             while time.monotonic() < deadline:
@@ -539,11 +568,13 @@ def test_writers_that_are_killed_at_any_moment_leave_no_torn_line_and_no_hole(
     assert numbers(lines) == list(range(1, len(lines) + 1))
     assert box.state.seq == len(lines)
     order = by_writer(lines)
-    assert order.pop("watcher") == list(range(LIVES))
+    assert order.pop("watcher") == list(range(lives))
     for name, said in confirmed.items():
         assert order.get(name, []) == list(range(len(order.get(name, []))))
         assert len(order.get(name, [])) >= said  # what append had returned for is there
     assert sum(confirmed.values()) > 0
+    box.close()
+    return len(lines)
 
 
 @contextmanager

@@ -111,6 +111,30 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "safe"), [(0o777, False), (0o757, False), (0o1777, True), (0o775, True), (0o700, True)]
+)
+def test_a_folder_that_every_user_could_replace_is_refused(tmp_path: Path, mode: int, safe: bool) -> None:
+    (tmp_path / "above" / "between").mkdir(parents=True)
+    (tmp_path / "above").chmod(mode)
+    (tmp_path / "link").symlink_to("above/between")
+    for folder in (tmp_path / "above" / "between" / "own", tmp_path / "link" / "own"):
+        if safe:
+            secure_folder(folder)
+        else:
+            assert f"every user can put another folder in the place of {folder}" in refusal(folder)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have a link of another user's")
+def test_a_folder_behind_another_users_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    secure_folder(tmp_path / "link" / "own")  # our own link is our own business
+    os.chown(tmp_path / "link", 12345, 12345, follow_symlinks=False)
+    assert "a symbolic link of user 12345; name the real folder" in refusal(tmp_path / "link" / "own")
+
+
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o750, 0o755, 0o777, 0o702, 0o1777])
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "open").mkdir()

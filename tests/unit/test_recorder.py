@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,3 +255,168 @@ def test_a_full_disk_changes_nothing_and_all_goes_on_when_there_is_space(small_d
     found = list(iter_lines(places(small_disk).transcript(RUN)))
     assert [json.loads(each)["seq"] for each in found] == list(range(1, seq + 5))
     recorder.close_all()
+
+
+# ── sealing ──
+
+
+def part_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in places(folder).transcript(RUN).iterdir())
+
+
+def test_a_part_that_has_grown_long_is_sealed(tmp_path: Path) -> None:
+    recorder = Recorder(places(tmp_path), "batch", part_bytes=3 * len(line(1)))
+    for seq in range(1, 8):
+        assert recorder.append(RUN, line(seq), seq, stamp(seq))
+    assert recorder.append(RUN, lines(8, 20), 20, stamp(20)), "what came together stays together"
+    assert recorder.append(RUN, line(21), 21, stamp(21))
+    recorder.close_all()
+    assert part_names(tmp_path) == [f"events.{first}.jsonl" for first in (1, 4, 7, 8)] + ["events.jsonl"]
+    assert b"".join(each + b"\n" for each in iter_lines(places(tmp_path).transcript(RUN))) == lines(1, 21)
+
+
+def test_a_sealed_part_gives_its_descriptor_back(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    for fsync in ("batch", "always", "never"):
+        recorder = Recorder(places(tmp_path), fsync, part_bytes=1)
+        first = recorder.open(RUN).seq + 1
+        for seq in range(first, first + 10):
+            assert recorder.append(RUN, line(seq), seq, stamp(seq))
+        recorder.close_all()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_what_is_sealed_is_forced_to_the_disk_before_what_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    closed: list[int] = []
+    close = os.close
+
+    def closing(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    recorder = Recorder(places(tmp_path), "batch", part_bytes=1)
+    monkeypatch.setattr(os, "close", closing)
+    fds = []
+    for seq in range(1, 5):
+        recorder.append(RUN, line(seq), seq, stamp(seq))
+        fds.append(recorder.open(RUN).fd)
+    recorder.close_all()
+    order = [synced.index(fd) for fd in fds]
+    assert order == sorted(order)
+    assert set(fds) <= set(closed)
+
+
+HALF_SEALED = {
+    "not begun": [("events.jsonl", 1, 5)],
+    "the new one made": [("events.jsonl", 1, 5), ("events.jsonl.new", 1, 0)],
+    "the old one renamed": [("events.1.jsonl", 1, 5), ("events.jsonl.new", 1, 0)],
+    "the new one lost": [("events.1.jsonl", 1, 5)],
+    "done": [("events.1.jsonl", 1, 5), ("events.jsonl", 1, 0)],
+    "begun": [("events.1.jsonl", 1, 4), ("events.jsonl", 5, 5)],
+    "the third time": [("events.1.jsonl", 1, 2), ("events.3.jsonl", 3, 5), ("events.jsonl.new", 1, 0)],
+    "an empty part": [("events.1.jsonl", 1, 5), ("events.6.jsonl", 1, 0), ("events.jsonl", 1, 0)],
+}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"type":"Mess', b"\0" * 5000])
+@pytest.mark.parametrize("stage", HALF_SEALED)
+def test_wherever_a_sealing_was_cut_short_it_goes_on(tmp_path: Path, stage: str, torn: bytes) -> None:
+    folder = places(tmp_path).transcript(RUN)
+    folder.mkdir(parents=True)
+    for name, first, last in HALF_SEALED[stage]:
+        (folder / name).write_bytes(lines(first, last) + (torn if last == 5 else b""))
+    recorder = Recorder(places(tmp_path), "never", part_bytes=len(line(1)))
+    record = recorder.open(RUN)
+    assert (record.seq, record.ts) == (5, stamp(5))
+    assert not (folder / "events.jsonl.new").exists()
+    for seq in (6, 7, 8):
+        assert recorder.append(RUN, line(seq), seq, stamp(seq))
+    recorder.close_all()
+    assert b"".join(each + b"\n" for each in iter_lines(folder)) == lines(1, 8)
+
+
+def test_a_full_disk_keeps_a_part_from_being_sealed_and_nothing_is_lost(small_disk: Path) -> None:
+    recorder = Recorder(places(small_disk), "batch", part_bytes=2 * len(line(1)))
+    recorder.open(RUN)
+    (small_disk / "other").write_bytes(b"x" * 50_000)
+    fill(small_disk)
+    seq = 0
+    while recorder.append(RUN, line(seq + 1), seq + 1, stamp(seq + 1)):
+        seq += 1
+    found = list(iter_lines(places(small_disk).transcript(RUN)))
+    assert [json.loads(each)["seq"] for each in found] == list(range(1, seq + 1))
+    (small_disk / "other").unlink()
+    for more in range(seq + 1, seq + 9):
+        assert recorder.append(RUN, line(more), more, stamp(more))
+    found = list(iter_lines(places(small_disk).transcript(RUN)))
+    assert [json.loads(each)["seq"] for each in found] == list(range(1, seq + 9))
+    recorder.close_all()
+
+
+@pytest.mark.parametrize("failing", ["events.jsonl", "events.jsonl.new"])
+def test_a_sealing_that_failed_once_is_done_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    recorder = Recorder(places(tmp_path), "never", part_bytes=1)
+    assert recorder.append(RUN, line(1), 1, stamp(1))
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == failing:
+            raise OSError(errno.EIO, "broken")
+        return rename(path, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", fails)
+        assert not recorder.append(RUN, line(2), 2, stamp(2))
+    assert recorder.append(RUN, line(2), 2, stamp(2))
+    recorder.close_all()
+    assert b"".join(each + b"\n" for each in iter_lines(places(tmp_path).transcript(RUN))) == lines(1, 2)
+
+
+def test_a_part_that_somebody_deleted_does_not_block_its_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(places(tmp_path), "never", part_bytes=1)
+    assert recorder.append(RUN, line(1), 1, stamp(1))
+    (places(tmp_path).transcript(RUN) / "events.jsonl").unlink()
+    assert recorder.append(RUN, line(2), 2, stamp(2))
+    recorder.close_all()
+    assert written(tmp_path) == line(2)
+    assert f"run {RUN}: somebody deleted events.jsonl; its events from 1 on are lost" in caplog.text
+
+
+@pytest.mark.parametrize("part_bytes", [0, 1])
+@pytest.mark.parametrize("gone", ["it", "its folder", "all folders", "another in its place"])
+def test_what_somebody_deleted_is_begun_anew(
+    recorder: Recorder, tmp_path: Path, part_bytes: int, gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.part_bytes = part_bytes
+    folder = places(tmp_path).transcript(RUN)
+    assert recorder.append(RUN, lines(1, 2), 2, stamp(2))
+    assert recorder.append(RUN, line(3), 3, stamp(3))
+    if gone == "its folder":
+        shutil.rmtree(folder)
+    elif gone == "all folders":
+        shutil.rmtree(places(tmp_path).state)
+    else:
+        (folder / "events.jsonl").unlink()
+        if gone == "another in its place":
+            (folder / "events.jsonl").write_bytes(line(3, "edited"))
+    assert recorder.append(RUN, line(4), 4, stamp(4))
+    assert recorder.append(RUN, line(5), 5, stamp(5))
+    recorder.close_all()
+    kept = {"it": [1, 2] if part_bytes else [], "another in its place": [1, 2, 3] if part_bytes else [3]}.get(gone, [])
+    assert [json.loads(each)["seq"] for each in iter_lines(folder)] == [*kept, 4, 5]
+    told = [message for message in caplog.messages if f"run {RUN}: somebody deleted" in message]
+    assert len(told) == (gone != "another in its place")
+
+
+def test_a_damaged_first_line_does_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    left_behind(tmp_path, b"junk\n" + lines(2, 3))
+    recorder = Recorder(places(tmp_path), "never")
+    record = recorder.open(RUN)
+    recorder.close_all()
+    assert (record.seq, record.first) == (3, 2)

@@ -409,6 +409,68 @@ def test_damage_at_the_end_ends_the_record(house):
     assert house.lines(session) == record.lines[1:]
 
 
+@pytest.mark.parametrize("size", [1, 400, 256 << 10])
+@pytest.mark.parametrize(
+    ("order", "sent"),
+    [
+        ("123 23 45", "12345"),
+        ("1234 1234 1234 5", "12345"),
+        ("12 45", "12!45"),
+        ("12 4 34", "12!4"),
+        ("1 ?? 23", "123"),
+        ("12 ? 45", "12!45"),
+        ("123 ?", "123"),
+        ("? 123", "123"),
+    ],
+)
+def test_only_what_follows_is_sent_of_a_damaged_record(house, monkeypatch, order, sent, size):
+    """Digits are events, ? is a line that is no event, and ! stands for the word that something is gone."""
+    monkeypatch.setattr(session_module, "TURN", size)
+    record = house.record(known=False)
+    for char in order.replace(" ", ""):
+        if char == "?":
+            record.write(b"\0" * 20 + b"\n")
+        else:
+            record.seq = int(char) - 1
+            record.add()
+    for ask in ({"run": record.run, "since": 0}, {"since": {record.run: 0}}):
+        events = house.events(house.session(ask=ask))
+        assert "".join(str(event.get("seq", "!")) for event in events) == sent
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_record_that_cannot_be_read_keeps_nobody_from_the_others(house, known, caplog):
+    record, other = house.record(known=known), house.record()
+    live = house.session()
+    for each in (record, other):
+        each.add(count=3)
+        if each.run in house.ledger.tails:
+            house.grow(each)
+    kept = record.file.with_suffix(".kept")
+    record.file.rename(kept)
+    record.file.symlink_to("nowhere")
+    sessions = [live, *(house.session(ask={"since": since}) for since in (stamp(0), {record.run: 1, other.run: 1}))]
+    for session in sessions:
+        assert set(house.lines(session)) <= set(other.lines)
+    other.add()
+    house.grow(other)
+    for session in sessions:
+        session.look_again()
+        assert house.lines(session)[-1] == other.lines[-1]
+    kept.replace(record.file)
+    if known:
+        record.add()
+        house.grow(record)
+    for session, begin in zip(sessions, (0, 0, 1), strict=True):
+        session.look_again()
+        lines = house.lines(session)
+        assert [line for line in lines if line in other.lines] == other.lines[begin:]
+        assert [line for line in lines if line not in other.lines] == (
+            record.lines[begin:] if known or session is not live else []
+        )
+    assert len([message for message in caplog.messages if record.run in message]) == 1
+
+
 def test_a_record_of_sparrow_cli_is_numbered(house):
     record = house.record(known=False)
     record.write(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sparrow_supervisor.adapters import session as session_module
 from sparrow_supervisor.adapters.ledger import Ledger
@@ -218,10 +218,19 @@ class Adapters(RuleBasedStateMachine):
         assert self.ledger.pins == walking
 
 
-Adapters.TestCase.settings = settings(
-    max_examples=100,
-    stateful_step_count=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-TestAdapters = Adapters.TestCase
+def run_machine(examples: int) -> None:
+    """Let Hypothesis try that many orders."""
+    run_state_machine_as_test(
+        Adapters,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+
+
+def test_every_client_gets_its_events_once_and_in_order() -> None:
+    """For longer: tests/stress/test_sessions_for_long.py."""
+    run_machine(25)

@@ -47,8 +47,13 @@ def test_what_is_not_said() -> None:
         env=ENV,
         outbox_bytes=4 << 20,
         grace=7.0,
+        max_transcript=10 << 30,
+        max_processes=5000,
+        nice=0,
         umask=0o027,
         open_files=1024,
+        allowed="/s/allowed.jsonl",
+        config="/c",
     )
     assert specified().run != spec.run
 
@@ -108,7 +113,7 @@ LONG = "x" * (MAX_TASK_BYTES + 1)
         ({"task": "\x01" * MAX_TASK_BYTES}, TooLarge, "the task has"),
         ({"agent": "x" * 100_000}, TooLarge, "the agent's name has 100000 characters, the limit is 1000"),
         ({"engine": "shel"}, NoSuchEngine, "no engine `shel`; did you mean `shell`?"),
-        ({"engine": "xyzzy"}, NoSuchEngine, "no engine `xyzzy`; there are command, "),
+        ({"engine": "xyzzy"}, NoSuchEngine, "no engine `xyzzy`; there are "),
         ({"engine": "command"}, BadRequest, "the engine `command` needs a program: sparrow run -- PROGRAM"),
         ({"engine": "shell", "argv": ["echo"]}, BadRequest, "argv is for the engine `command`, not for `shell`"),
         ({"argv": []}, BadRequest, "the command is empty; give a program"),
@@ -119,7 +124,8 @@ LONG = "x" * (MAX_TASK_BYTES + 1)
         ({"timeout": float("inf")}, BadRequest, "`timeout` is inf"),
         ({"budget": 0.0}, BadRequest, "`budget` is 0.0; it must be more than 0"),
         ({"budget": float("nan")}, BadRequest, "`budget` is nan"),
-        ({"memory": 1 << 30}, BadRequest, "`memory` is not supported by this version; leave it out"),
+        ({"memory": 0}, BadRequest, "`memory` is 0; it must be more than 0"),
+        ({"max_processes": 0}, BadRequest, "`max_processes` is 0; it must be more than 0"),
         ({"name": ""}, BadRequest, "the name '' will not do"),
         ({"name": "x" * 65}, BadRequest, "use up to 64 letters, digits and . _ - and begin with a letter or digit"),
         ({"name": "-a"}, BadRequest, "the name '-a' will not do"),

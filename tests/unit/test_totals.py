@@ -55,7 +55,7 @@ def test_what_does_not_count_need_not_be_looked_at() -> None:
     """The supervisor passes over all other types, so none of them may change anything."""
     every = {name: ev.EVENT_TYPES[name] for name in COUNTED}
     assert set(every) == {
-        "ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied",
+        "RunStarted", "ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied",
     }  # fmt: skip
     assert totals_of(ev.Message(role="a", text="b"), ev.Unknown(type="CostUpdate2", fields={"usd": 3})) == Totals()
 

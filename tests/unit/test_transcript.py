@@ -229,6 +229,47 @@ def test_sealing_is_not_noticed(tmp_path: Path) -> None:
         assert ahead.read() == lines(5, 6)
 
 
+def replace(folder: Path, data: bytes) -> None:
+    """As a repair does: another file in the place of the one that readers have open."""
+    (folder / "mended").write_bytes(data)
+    (folder / "mended").replace(folder / "events.jsonl")
+
+
+@pytest.mark.parametrize("size", [1, 300, 1 << 18])
+@pytest.mark.parametrize("torn", [b"", b'{"type":"Mess', b"\0" * 40])
+def test_a_file_that_was_mended_under_its_reader_repeats_nothing(tmp_path: Path, torn: bytes, size: int) -> None:
+    folder = record(tmp_path / RUN, (1, 4), whole(lines(5, 8)) + torn)
+    with TranscriptReader(folder) as reader:
+        assert read_all(reader, size) == lines(1, 8)
+        replace(folder, whole(lines(5, 8)))
+        assert read_all(reader, size) == []
+        append(folder, whole(lines(9, 10)))
+        assert read_all(reader, size) == lines(9, 10)
+        replace(folder, whole(lines(5, 12)))
+        assert read_all(reader, size) == lines(11, 12)
+
+
+def test_a_mended_file_may_begin_with_a_line_that_is_no_event(tmp_path: Path) -> None:
+    folder = record(tmp_path / RUN, (1, 4))
+    with TranscriptReader(folder) as reader:
+        assert read_all(reader) == lines(1, 4)
+        replace(folder, b"junk\n" + whole(lines(1, 6)))
+        assert reader.read() == [b"junk", *lines(5, 6)]
+
+
+def test_a_torn_line_that_is_cut_off_again_spoils_nothing(tmp_path: Path) -> None:
+    folder = record(tmp_path / RUN, (1, 3))
+    size = (folder / "events.jsonl").stat().st_size
+    with TranscriptReader(folder) as reader:
+        append(folder, b'{"type":"Message","text":"' + b"x" * 1000)
+        assert read_all(reader) == lines(1, 3)
+        os.truncate(folder / "events.jsonl", size)  # the disk was full, and its writer tries again later
+        append(folder, whole(lines(4, 5)))
+        assert read_all(reader) == lines(4, 5)
+        append(folder, whole(lines(6, 30)))
+        assert read_all(reader) == lines(6, 30)
+
+
 def test_several_sealings_between_two_reads(tmp_path: Path) -> None:
     folder = record(tmp_path / "record", (1, 2))
     with TranscriptReader(folder) as reader:

@@ -52,6 +52,10 @@ def test_no_tree_at_all() -> None:
     assert reported("nothing") == {"left": [], "below": []}
 
 
+def test_more_processes_than_descriptors() -> None:
+    assert reported("few descriptors") == {"below": 79, "left": [], "gone": True}
+
+
 def test_a_signal_to_all() -> None:
     assert reported("tell") == {"gone": True}
 
@@ -65,26 +69,51 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+def held_fds(pid: int) -> list[str]:
+    """What this process has of another, by pidfd."""
+    found = []
+    for fd in os.listdir("/proc/self/fdinfo"):
+        try:
+            text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        except FileNotFoundError:
+            continue
+        found += [fd for line in text.splitlines() if line == f"Pid:\t{pid}"]
+    return found
+
+
 def test_only_a_process_of_the_tree_is_held(stranger: subprocess.Popen[bytes]) -> None:
-    """Its parent is asked after the pidfd is there: had its number been another's, that one would be let go."""
-    fd = tree._hold(stranger.pid, {os.getpid()})
-    assert fd >= 0
-    os.close(fd)
-    before = len(os.listdir("/proc/self/fd"))
-    assert tree._hold(stranger.pid, {os.getppid(), 1}) == -1
-    assert len(os.listdir("/proc/self/fd")) == before
+    """Whether it is one is asked after the pidfd is there: had its number been another's, that one would be let go."""
+    held = tree._Held()
+    assert held._hold(os.getppid()) == -1
+    assert held_fds(os.getppid()) == []
+    assert held._hold(stranger.pid) >= 0
+    assert len(held_fds(stranger.pid)) == 1
+    held.close()
+    assert held_fds(stranger.pid) == []
+
+
+def test_a_child_of_a_number_that_was_given_away_is_no_member() -> None:
+    """The parent that was held has ended: whoever has its number now, and his children, are strangers."""
+    ended = subprocess.Popen(["true"])
+    held = tree._Held()
+    held._fds[os.getppid()] = os.pidfd_open(ended.pid)  # as if the number of our parent had been that process's
+    ended.wait()
+    brothers = [pid for pid in tree.children(os.getppid()) if pid != os.getpid()]
+    assert [held._hold(pid) for pid in [os.getpid(), *brothers]] == [-1] * (1 + len(brothers))
+    held.close()
 
 
 def test_what_has_ended_is_not_held(stranger: subprocess.Popen[bytes]) -> None:
+    held = tree._Held()
     stranger.kill()
     os.waitid(os.P_PID, stranger.pid, os.WEXITED | os.WNOWAIT)
-    assert tree._hold(stranger.pid, {os.getpid()}) == -1  # a zombie
+    assert held._hold(stranger.pid) == -1  # a zombie
     stranger.wait()
-    assert tree._hold(stranger.pid, {os.getpid()}) == -1
+    assert held._hold(stranger.pid) == -1
+    held.close()
 
 
 def test_a_signal_to_nobody_is_no_fault(stranger: subprocess.Popen[bytes]) -> None:
-    tree._send(-1, signal.SIGKILL)
     fd = os.pidfd_open(stranger.pid)
     stranger.kill()
     stranger.wait()

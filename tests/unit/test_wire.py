@@ -25,6 +25,12 @@ OPS = {
     wire.Reload: b'{"op":"reload"}',
     wire.Prune: b'{"op":"prune","runs":[]}',
     wire.Shutdown: b'{"op":"shutdown"}',
+    wire.ScheduleAdd: b'{"op":"schedule.add","task":"make test","job":"nightly","cron":"@daily"}',
+    wire.ScheduleList: b'{"op":"schedule.list"}',
+    wire.ScheduleRemove: b'{"op":"schedule.remove","job":"nightly"}',
+    wire.SchedulePause: b'{"op":"schedule.pause","job":"nightly"}',
+    wire.ScheduleResume: b'{"op":"schedule.resume","job":"nightly"}',
+    wire.ScheduleFire: b'{"op":"schedule.fire","job":"nightly"}',
 }
 
 
@@ -120,7 +126,7 @@ def test_a_frame_of_events_comes_apart_as_it_was_put_together(first: int, lines:
     body = b"".join(line + b"\n" for line in lines)
     frame = wire.events_frame(first, body)
     assert frame[:1] == wire.EVENTS
-    assert wire.split_events(frame[1:]) == (first, body)
+    assert wire.split_events(frame) == (first, body)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_a_frame_of_events_comes_apart_as_it_was_put_together(first: int, lines:
 )  # fmt: skip
 def test_what_is_no_frame_of_events_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        wire.split_events(body)
+        wire.split_events(wire.EVENTS + body)
 
 
 def test_bytes_for_the_standard_input_survive_the_json() -> None:

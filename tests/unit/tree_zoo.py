@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -247,8 +248,17 @@ def tell() -> dict[str, object]:
     return {"gone": gone(reader)}
 
 
+def few_descriptors() -> dict[str, object]:
+    """There are far more processes than descriptors to hold them by."""
+    _, reader = let_loose("many")
+    below = len(descendants(os.getpid()))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20, hard))
+    return {"below": below, "left": end_tree(reap), "gone": gone(reader)}
+
+
 REPORTS: dict[str, Callable[[], dict[str, object]]] = {
-    "spare": spare, "impatient": impatient, "nothing": nothing, "tell": tell,
+    "spare": spare, "impatient": impatient, "nothing": nothing, "tell": tell, "few descriptors": few_descriptors,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The adapters' process: ``python -P -m sparrow_supervisor.adapters JSON``, started by the supervisor alone.
 
 The JSON says the places and the settings. Standard input is a pipe whose end means that the supervisor is gone; one line
-of JSON goes to standard output once clients can connect; standard error is the log. SIGTERM is a clean end.
+of JSON goes to standard output once clients can connect, and one whenever their number has changed; standard error is the log. SIGTERM is a clean end.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def main(settings: Settings) -> int:
     server.watch(0, supervisor_spoke)
     server.watch(wake_read, signalled)
     _say(Ready(tcp.address if tcp else None, unix.address if unix else None, problems))
+    os.set_blocking(1, False)
+    server.report(_report)
     server.run()
     if tcp is not None:
         tcp.close()
@@ -126,6 +128,14 @@ def _say(ready: Ready) -> None:
         os.write(1, msgspec.json.encode(ready) + b"\n")
     except BrokenPipeError:
         pass  # the supervisor is gone; standard input tells
+
+
+def _report(clients: dict[str, int]) -> None:
+    """How many clients there are. If the supervisor does not listen just now, it is told the next time."""
+    try:
+        os.write(1, msgspec.json.encode({"clients": clients}) + b"\n")
+    except (BrokenPipeError, BlockingIOError):
+        pass
 
 
 def _raise_limit() -> None:

@@ -1,7 +1,8 @@
 """What the supervisor publishes, taken for no more than a hint: something of this run is new, go and read.
 
 What a client is sent comes from the records, so a lost, late or repeated message can neither make a hole nor a repeat.
-A message that was lost is made good by the next one of its run, or by ``heads``, which comes about once a second.
+A message that was lost is made good by the next one of its run, or by ``heads``, which comes about once a second. While there
+is no client, ``heads`` is all that is subscribed to: so a run's events cost nothing here that nobody gets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import zmq
 from sparrow_mp.events import decode_header
 from sparrow_mp.paths import Places
 from sparrow_supervisor.adapters.ledger import Ledger, Reader
-from sparrow_supervisor.adapters.library import BEGIN, Library, Spot
+from sparrow_supervisor.adapters.library import BEGIN, Library, Pruned, Spot
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Feed:
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], places: Places, ledger: Ledger, library: Library, since: str
     ) -> None:
-        """``since`` is the present time: what runs say from now on is new. Raises zmq.ZMQError."""
+        """``since`` is the present time: what runs say from now on is new. It rests. Raises zmq.ZMQError."""
         self._places = places
         self._ledger = ledger
         self._library = library
@@ -59,6 +60,8 @@ class Feed:
         self._dirty: dict[str, int] = {}  # the runs to look at; the first seq that was heard of, 0: none in particular
         self.missed: dict[str, int] = {}
         """The runs whose records could not be read just now."""
+        self.attends = False
+        """Whether it hears of everything at once, and not of each run once a second."""
         self.more = False
         """Whether there are messages that nothing will announce: the descriptor tells of each once only."""
         self._socket = context.socket(zmq.SUB)
@@ -66,7 +69,7 @@ class Feed:
         self._socket.set(zmq.RCVHWM, _HIGH_WATER)
         self._socket.set(zmq.RECONNECT_IVL, 20)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
-        self._socket.subscribe(b"")
+        self._socket.subscribe(b"heads")
         self._socket.connect(places.events)
         fd = self._socket.get(zmq.FD)
         assert isinstance(fd, int)
@@ -84,12 +87,50 @@ class Feed:
     def begin(self) -> None:
         """Enter the runs that live already, as far as they have got. To be called once, before there is any client."""
         for run in self._live():
-            found = self._library.end(run)
+            try:
+                found = self._library.end(run)
+            except OSError as error:  # a link in its place, say: the others are served all the same
+                self._library.tell(run, f"its record cannot be read: {error.strerror}")
+                continue
             if found is not None:
                 self._ledger.appear(run, *found, time.monotonic())
 
+    def attend(self, since: str) -> list[News]:
+        """Hear of everything from now on, and say what is news since ``since``, a moment ago: the ledger knows where the runs
+        were then. As the subscription takes a moment to be in force, all are to be looked at again soon (``look_around``).
+        """
+        self.attends = True
+        self._since = since
+        self._socket.subscribe(b"")
+        self.look_around()
+        news: list[News] = []
+        while self._dirty:
+            news += self.measure()
+        for run, end, _, _ in news:
+            self._enter(run, self._place_at(run, since) or end)
+        return news
+
+    def _place_at(self, run: str, moment: str) -> Spot | None:
+        try:
+            return self._library.seek_time(run, moment)
+        except (Pruned, OSError):
+            return None
+
+    def _enter(self, run: str, spot: Spot) -> None:
+        """It is here that a client that comes now finds the run."""
+        if run in self._ledger.tails:
+            self._ledger.grow(run, spot, ended=False, now=time.monotonic())
+        else:
+            self._ledger.appear(run, spot, ended=False, now=time.monotonic())
+
+    def rest(self) -> None:
+        """There is no client: hear no more than is needed to know where the runs are when one comes."""
+        if self.attends:
+            self.attends = False
+            self._socket.unsubscribe(b"")
+
     def look_around(self) -> None:
-        """Look at all live runs: soon after the start, since a subscription takes a moment to be in force."""
+        """Look at all live runs."""
         for run in self._live():
             self._dirty.setdefault(run, 0)
 
@@ -146,7 +187,7 @@ class Feed:
             try:
                 found = self._library.end(run, tail.spot if tail is not None else None)
             except OSError as error:
-                _log.error("the record of run %s cannot be read: %s", run, error.strerror)
+                self._library.tell(run, f"its record cannot be read: {error.strerror}")
                 self.missed[run] = heard
                 continue
             if found is not None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from sparrow_mp.events import decode_header
+from sparrow_mp.regular import open_regular
 from sparrow_mp.transcript import EVENTS, bisect_lines, line_start, normalise
 from sparrow_supervisor.adapters.lines import choose
 
@@ -26,6 +27,10 @@ _log = logging.getLogger(__name__)
 _CACHE_BYTES = 2 << 20
 _SKIP_BYTES = 1 << 20
 _FRESH_S = 60.0
+_MOST_TOLD = 1000
+_BEGINS = b'{"type":"'
+_NO_EVENT = sys.maxsize
+"""The number, in a search, of a line that is no event: it lies after all that are."""
 
 
 class Spot(NamedTuple):
@@ -75,6 +80,7 @@ class Library:
         self._root = os.fspath(folder)
         self._cache: dict[tuple[str, int], Chunk] = {}
         self._cached = 0
+        self._told: set[tuple[str, str]] = set()
 
     # ── Which runs there are ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,50 +137,50 @@ class Library:
         if fd < 0:
             return None
         try:
-            for trusted in (True, False):
-                room = most
-                if limit is not None and limit.part == part:
-                    room = min(most, limit.offset - offset)
-                    if room <= 0:
-                        return None
-                data = _whole_lines(fd, offset, room)
+            for sought in (False, True):
+                room = most if limit is None or limit.part != part else min(most, limit.offset - offset)
+                data = _whole_lines(fd, offset, room) if room > 0 else b""
                 if not data:
                     return None
-                try:
-                    found = decode_header(data[: data.index(b"\n")]).seq
-                    if found == 0:
-                        return _numbered(data, run, start, part, offset)
-                    if found == start.seq + 1:
-                        last = decode_header(data[data.rfind(b"\n", 0, -1) + 1 :]).seq
-                        return Chunk(Spot(start.seq, part, offset), Spot(last, part, offset + len(data)), data)
-                except msgspec.DecodeError:
-                    return self._up_to_the_damage(run, data, Spot(start.seq, part, offset))
-                if not trusted:
-                    raise Pruned(found)
-                # The spot is of another file, or of this one before it was repaired. The numbers say where it is.
-                offset = bisect_lines(fd, lambda line: _seq(line) > start.seq)
+                found = _seq(data[: data.index(b"\n")])
+                if found == 0:
+                    return _numbered(data, run, start, part, offset)
+                if found == start.seq + 1:
+                    return _in_order(data, Spot(start.seq, part, offset))
+                place = None if sought else self._find(run, fd, start.seq, offset)
+                if place is None:
+                    return None
+                offset = place
         finally:
             os.close(fd)
         return None
 
-    @staticmethod
-    def _up_to_the_damage(run: str, data: bytes, start: Spot) -> Chunk | None:
-        """The good lines before the first one that is no event (the NULs of a power cut): the record ends there."""
-        size = 0
-        seq = start.seq
-        for line in data.split(b"\n"):
-            try:
-                found = decode_header(line).seq
-            except msgspec.DecodeError:
-                break
-            if found != seq + 1:
-                break
-            seq = found
-            size += len(line) + 1
-        if not size:
-            _log.warning("run %s: what follows event %d of its record is no event; it is not sent", run, start.seq)
-            return None
-        return Chunk(start, Spot(seq, start.part, start.offset + size), data[:size])
+    def _find(self, run: str, fd: int, seq: int, offset: int) -> int | None:
+        """Where the event after ``seq`` is, which is not at ``offset``; None where it is not to be found. Raises Pruned.
+
+        The offset is of another file, or of this one before it was repaired; or this is damaged (the NULs of a power cut).
+        """
+        line = _line(fd, offset)
+        if _seq(line) != _NO_EVENT or not _begins_line(fd, offset):
+            offset = bisect_lines(fd, lambda line: _seq(line) > seq)
+        for line in _whole_lines(fd, offset, _SKIP_BYTES).split(b"\n")[:-1]:
+            found = _seq(line)
+            if found == seq + 1:
+                return offset
+            if found == _NO_EVENT:
+                self.tell(run, f"a line after event {seq} of its record is no event; it is not sent")
+            elif found > seq:
+                raise Pruned(found)
+            offset += len(line) + 1
+        return None
+
+    def tell(self, run: str, fault: str) -> None:
+        """Say in the log what is wrong with a record: once, though it is looked at again and again."""
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        if (run, fault) not in self._told:
+            self._told.add((run, fault))
+            _log.error("run %s: %s", run, fault)
 
     def _open(self, run: str, start: Spot) -> tuple[int, int, int]:
         """A descriptor on the part with the event after ``start``, its inode, the offset; a negative one: none yet."""
@@ -332,7 +338,7 @@ class Library:
 
 def _try_open(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return -1
 
@@ -379,11 +385,11 @@ def _whole_lines(fd: int, offset: int, most: int) -> bytes:
 
 
 def _seq(line: bytes) -> int:
-    """The number of a line for a search; what is no event lies after all that are."""
+    """The number of a line for a search."""
     try:
         return decode_header(line).seq
     except msgspec.DecodeError:
-        return sys.maxsize
+        return _NO_EVENT
 
 
 def _time(line: bytes) -> str:
@@ -392,6 +398,26 @@ def _time(line: bytes) -> str:
         return decode_header(line).ts
     except msgspec.DecodeError:
         return "~"
+
+
+def _in_order(data: bytes, start: Spot) -> Chunk:
+    """Whole lines, of which the first follows ``start``, as far as each follows the one before it."""
+    last, size = start.seq + data.count(b"\n"), len(data)
+    usual = data.startswith(_BEGINS) and data.count(b"}\n" + _BEGINS) == last - start.seq - 1
+    if (
+        not usual or _seq(data[data.rfind(b"\n", 0, -1) + 1 :]) != last
+    ):  # nearly never: only then each line is looked at
+        last, size = start.seq, 0
+        for line in data.split(b"\n")[:-1]:
+            if _seq(line) != last + 1:
+                break
+            last += 1
+            size += len(line) + 1
+    return Chunk(start, Spot(last, start.part, start.offset + size), data[:size])
+
+
+def _begins_line(fd: int, offset: int) -> bool:
+    return offset == 0 or os.pread(fd, 1, offset - 1) == b"\n"
 
 
 def _skip_lines(fd: int, count: int) -> int:
@@ -430,7 +456,7 @@ def _find_time(fd: int, moment: str) -> Spot:
     status = os.fstat(fd)
     offset = bisect_lines(fd, lambda line: _time(line) >= moment)
     line = _line(fd, offset)
-    if line and _seq(line) < sys.maxsize:
+    if line and _seq(line) < _NO_EVENT:
         return Spot(_seq(line) - 1, status.st_ino, offset)
     start = line_start(fd, offset - 1)
     return Spot(decode_header(os.pread(fd, offset - start, start)).seq, status.st_ino, offset)

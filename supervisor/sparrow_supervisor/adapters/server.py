@@ -7,7 +7,6 @@ a client's connection is after the place where its session begins.
 
 from __future__ import annotations
 
-import errno
 import heapq
 import logging
 import os
@@ -17,14 +16,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from sparrow_mp import wire
-from sparrow_supervisor.adapters.feed import Feed
+from sparrow_supervisor.adapters.feed import Feed, News
 from sparrow_supervisor.adapters.ledger import Ledger, Reader
 from sparrow_supervisor.adapters.library import Library, Pruned
-from sparrow_supervisor.adapters.session import Session
+from sparrow_supervisor.adapters.session import NO_ROOM, Session, utc
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +35,14 @@ _ACCEPTS = 256
 _LINGER_S = 1.0  # how long a client that is told an error has to take it
 _SPILL_S = 2.0  # how long the bytes of a client that does not read are kept
 _PAUSE_S = 0.05
+_UNREADABLE_S = 1.0  # how long a record that cannot be read is left alone
 _GONE_S = 2.0
 _FORGET_S = 10.0
-_LOOKS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)  # when the live runs are looked at after the start
+_REPORT_S = 0.5
+_LOOKS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)  # when the live runs are looked at again after a first client has come
+_MOMENTS = timedelta(milliseconds=50)  # no less than it takes until a client that connects is seen
 _LAST_WORDS_S = 1.0
 _LAST_MESSAGES_S = 0.05
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener(Protocol):
@@ -67,6 +68,7 @@ class Connection:
         "events",
         "fd",
         "listener",
+        "looking",
         "parting",
         "queued",
         "session",
@@ -86,6 +88,7 @@ class Connection:
         self.blocked = False  # its socket takes no more at present
         self.watched = False  # a timer looks after the blocked one
         self.parting = False  # a timer closes it
+        self.looking = False  # a timer looks again at what could not be read
         self.taken = 0
 
 
@@ -107,9 +110,13 @@ class Server:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
         self._accepting = True
+        self._missing = False  # a timer looks again at what could not be read
         # Each client may need a second descriptor for a while; the records have to be read in any case.
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = max(8, min(_MOST_CLIENTS, (descriptors - _OWN_DESCRIPTORS) // 2))
+        self._report: Callable[[dict[str, int]], None] | None = None
+        self._reporting = False
+        self._crowd: dict[str, int] = {}
         self._ended = False
         self._finishing = 0.0
         self._deadline: float | None = None
@@ -118,8 +125,6 @@ class Server:
             self._epoll.register(listener.listening, select.EPOLLIN)
         self._listening = {listener.listening.fileno() for listener in listeners}
         self._epoll.register(feed.fd, select.EPOLLIN)
-        for after in _LOOKS_S:
-            self._later(after, feed.look_around)
         self._later(_FORGET_S, self._forget)
 
     # ── From outside ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -128,6 +133,28 @@ class Server:
         """Call ``act`` whenever the descriptor is readable."""
         self._watched[fd] = act
         self._epoll.register(fd, select.EPOLLIN)
+
+    def report(self, say: Callable[[dict[str, int]], None]) -> None:
+        """Say how many clients there are, by kind, and how many of them are behind: soon after that has changed."""
+        self._report = say
+
+    def _reports(self) -> None:
+        """Look at it in a while, when whoever just came has been told what there is."""
+        if self._report is not None and not self._reporting:
+            self._reporting = True
+            self._later(_REPORT_S, self._tell)
+
+    def _tell(self) -> None:
+        self._reporting = False
+        crowd = {"tcp": 0, "unix": 0, "behind": 0}
+        for connection in self._connections.values():
+            crowd["unix" if connection.socket.family == socket.AF_UNIX else "tcp"] += 1
+            crowd["behind"] += bool(connection.session.behind)
+        if self._report is not None and crowd != self._crowd:
+            self._crowd = crowd
+            self._report(crowd)
+        if crowd["behind"]:
+            self._reports()
 
     def finish(self) -> None:
         """End cleanly: accept nobody any more, give the last events to who takes them now."""
@@ -164,16 +191,30 @@ class Server:
                 somebody_waits = True
             elif fd in self._watched:
                 self._watched[fd]()
+        news = self._attend() if somebody_waits and not self._feed.attends else []
         self._feed.drain()
-        news = self._feed.measure() if self._feed.dirty else []
-        if self._feed.missed:
-            self._later(_PAUSE_S, self._feed.retry)
-        if self._accepting and (somebody_waits or news):
+        news += self._feed.measure() if self._feed.dirty else []
+        if self._feed.missed and not self._missing:
+            self._missing = True
+            self._later(_PAUSE_S, self._look_for_missed)
+        if self._accepting and (somebody_waits or news) and self._feed.attends:
             self._accept()
         if news:
             self._wake(self._feed.tell(news, time.monotonic()))
         self._serve_ready()
         self._run_timers()
+
+    def _attend(self) -> list[News]:
+        """The first client after a while is about to be let in. Nobody looked when it connected: so it gets what was recorded
+        in the last moments too.
+        """
+        for after in _LOOKS_S:
+            self._later(after, self._feed.look_around)
+        return self._feed.attend(utc(_now() - _MOMENTS))
+
+    def _look_for_missed(self) -> None:
+        self._missing = False
+        self._feed.retry()
 
     def _timeout(self) -> float:
         if self._ready or self._feed.more or self._feed.dirty:
@@ -219,7 +260,7 @@ class Server:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno in _NO_ROOM:
+                    if error.errno in NO_ROOM:
                         _log.error("no client can be accepted for the moment: %s", error.strerror)
                         self._pause_accepting()
                         self._later(0.5, self._resume_accepting)
@@ -246,6 +287,7 @@ class Server:
         connection.events = select.EPOLLIN
         self._connections[connection.fd] = connection
         self._by_session[connection.session] = connection
+        self._reports()
         self._later(_HOLD_S, lambda: self._release(connection))
 
     def _pause_accepting(self) -> None:
@@ -311,7 +353,7 @@ class Server:
             if session.wants_turn and (session.choosing or not session.pending):
                 session.fill()
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 session.paused = True
             else:
                 _log.error("a record cannot be read: %s", error)
@@ -330,9 +372,24 @@ class Server:
             self._queue(connection)
         else:
             session.rest()
+        self._look_again_later(connection)
         if session.failed:
             self._close_soon(connection)
         self._interest(connection)
+
+    def _look_again_later(self, connection: Connection) -> None:
+        """What could not be read for a client is tried again, and meanwhile it is served all else."""
+        if not connection.session.unreadable or connection.looking:
+            return
+        connection.looking = True
+
+        def look() -> None:
+            connection.looking = False
+            if not connection.closed:
+                connection.session.look_again()
+                self._queue(connection)
+
+        self._later(_UNREADABLE_S, look)
 
     def _send(self, connection: Connection) -> bool:
         """Send what is pending, as far as it is taken. False where the client cannot be served any more."""
@@ -437,6 +494,7 @@ class Server:
         connection.session.close()
         del self._connections[connection.fd]
         del self._by_session[connection.session]
+        self._reports()
         self._epoll.unregister(connection.fd)
         connection.socket.close()
 
@@ -453,6 +511,9 @@ class Server:
 
     def _forget(self) -> None:
         self._ledger.forget(time.monotonic())
+        self._reports()
+        if not self._connections:
+            self._feed.rest()
         self._later(_FORGET_S, self._forget)
 
 

@@ -9,6 +9,7 @@ of bytes, and not even these after ``spill()``.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -25,6 +26,9 @@ TURN = 256 << 10
 """How many bytes of a record one turn takes."""
 LONGEST_LINE = 256 << 10
 """How long a request may be: a few thousand runs in ``since``."""
+
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that say nothing of a record: there is no descriptor or memory left to read it with."""
 
 _STEPS = 64  # how many runs one turn looks at
 _BEHIND = 64  # how many entries are taken over at once from the runs that began, or from the folder
@@ -58,6 +62,8 @@ class Session:
         self._clock = clock
         # As the ledger wants it:
         self.behind: dict[str, Spot] = {}
+        self.unreadable: dict[str, Spot] = {}
+        """The runs whose records cannot be read just now, and how far they were: they are looked at again a while later."""
         self.cursor = BEGIN
         self.level = 0
         self.met = 0
@@ -175,6 +181,11 @@ class Session:
             or (self._run is None and self._ledger.has_new(self))
         )
 
+    def look_again(self) -> None:
+        """Try once more what could not be read."""
+        self.behind.update(self.unreadable)
+        self.unreadable = {}
+
     def rest(self) -> None:
         """There is nothing to do: the ledger wakes it."""
         if self._run is None:
@@ -269,6 +280,7 @@ class Session:
     def _take(self, run: str, room: int) -> int:
         """Read on in one run. How much of the turn that took."""
         spot = self.behind.pop(run)
+        spot = self.unreadable.pop(run, spot)
         tail = self._ledger.tails.get(run)
         limit = tail.spot if tail is not None else None
         cost = 0
@@ -298,7 +310,12 @@ class Session:
             else:
                 self._has_all(run, spot)
             return _SEEK_COST
-        except OSError:
+        except OSError as error:
+            if self._run is None and error.errno not in NO_ROOM:
+                self._library.tell(run, f"its record cannot be read: {error.strerror}")
+                self.unreadable[run] = spot
+                self._ledger.caught_up(self)  # as far as can be: the others do not wait for it
+                return _SEEK_COST
             self.behind[run] = spot
             raise
         if chunk is None and limit is not None:
@@ -413,8 +430,8 @@ class Session:
         self.behind[run] = spot
 
     def _place_in(self, run: str) -> Spot:
-        if self._run is None and run in self.behind:
-            return self.behind[run]
+        if self._run is None and (run in self.unreadable or run in self.behind):
+            return self.unreadable.get(run) or self.behind[run]
         tail = self._ledger.tails.get(run)
         if tail is not None:
             return tail.start if self._run is None and tail.place >= self.met else tail.spot
@@ -494,6 +511,7 @@ class Session:
         self._ledger.leave(self, self._run)
         self._stop_scan()
         self.behind = {}
+        self.unreadable = {}
         self._ahead = {}
 
     def _stop_scan(self) -> None:

@@ -64,11 +64,15 @@ class Save:
 
 @dataclass(frozen=True)
 class Finish:
-    """Record the run's last events (an Error with ``error`` where given, then RunFinished), and forget its working state."""
+    """Record the run's last events (an Error with ``error`` where given, then RunFinished), and forget its working state.
+
+    ``began``: it was started, so a RunStarted is due where the run itself did not get to say so.
+    """
 
     run: str
     outcome: Outcome
     error: str | None
+    began: bool = True
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from sparrow_supervisor.core.inputs import (
     Tick,
 )
 from sparrow_supervisor.core.life import Life, Phase
+from sparrow_supervisor.core.queue import Queue
 
 _SLACK = 64
 
 
 class House:
-    """Every run that has not ended. Its laws: never more than ``max_runs`` are alive; the queue is first come, first
-    served within a priority; nothing is accepted once it is closing; it stops once, when nothing is left.
+    """Every run that has not ended. Its laws: never more than ``max_runs`` are alive; within a priority of the
+    queue the clients take turns, and each one's runs come in their order; nothing is accepted once it is closing; it stops once, when nothing is left.
     """
 
     def __init__(self, max_runs: int = 0, max_queue: int = 10_000) -> None:
@@ -35,8 +36,7 @@ class House:
         self.stopped = False
         self._max_runs = max_runs
         self._max_queue = max_queue
-        self._queue: list[tuple[int, int, str]] = []
-        self._arrivals = 0
+        self._queue = Queue()
         self._waiting = 0
         self._alive = 0
         self._timers: list[tuple[float, str]] = []
@@ -49,14 +49,14 @@ class House:
 
     def position(self, run: str) -> int | None:
         """A queued run's place, from 1."""
-        mine = next((entry for entry in self._queue if entry[2] == run), None)
-        if mine is None or not self._waits(run):
+        before = self._queue.before(run)
+        if before is None or not self._waits(run):
             return None
-        return 1 + sum(entry < mine and self._waits(entry[2]) for entry in self._queue)
+        return 1 + sum(map(self._waits, before))
 
     def positions(self) -> dict[str, int]:
         """Every queued run's place, from 1."""
-        waiting = [run for _, _, run in sorted(self._queue) if self._waits(run)]
+        waiting = [run for run in self._queue.runs() if self._waits(run)]
         return {run: place for place, run in enumerate(waiting, 1)}
 
     def handle(self, what: Input, now: Now) -> list[Effect]:
@@ -166,16 +166,13 @@ class House:
         return life is not None and life.phase == "queued"
 
     def _enqueue(self, run: str) -> None:
-        self._arrivals += 1
         self._waiting += 1
-        heapq.heappush(self._queue, (-self.lives[run].terms.priority, self._arrivals, run))
+        terms = self.lives[run].terms
+        self._queue.add(run, terms.priority, terms.client)
 
     def _admit(self, now: Now) -> list[Effect]:
         effects: list[Effect] = []
-        while not self.closing and self._queue and self._has_room():
-            _, _, run = heapq.heappop(self._queue)
-            if not self._waits(run):
-                continue  # it was withdrawn
+        while not self.closing and self._has_room() and (run := self._queue.pop(self._waits)) is not None:
             self._waiting -= 1
             self._alive += 1
             life = self.lives[run]

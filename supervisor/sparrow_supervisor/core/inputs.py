@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sparrow_mp.events import DiffStat, Status, Tokens
+from sparrow_mp.events import ApprovalRequested, DiffStat, Status, Tokens
 from sparrow_mp.wire import ExitReport
 
 
@@ -18,12 +18,16 @@ class Now(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What a run was submitted with, as far as it decides anything. Times in seconds, money in US dollars."""
+    """What a run was submitted with, as far as it decides anything. Times in seconds, money in US dollars.
+
+    ``client`` says whose it is: within a priority the clients take turns.
+    """
 
     grace: float = 10.0
     timeout: float | None = None
     budget: float | None = None
     priority: int = 0
+    client: str = ""
 
 
 @dataclass
@@ -35,6 +39,9 @@ class Totals:
     diffs: dict[str, DiffStat] = field(default_factory=dict)
     proposed: dict[str, DiffStat] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
+    asked: ApprovalRequested | None = None
+    """What it asked for when it last began to wait."""
+    started: bool = False
 
 
 # ── about one run ──
@@ -76,11 +83,12 @@ class InterruptAsked:
 
 @dataclass(frozen=True)
 class LimitReached:
-    """It reached a limit, or broke the protocol, and has to end as ``status``."""
+    """It reached a limit, or broke the protocol, and has to end as ``status``. ``told``: by its monitor, who ends it already."""
 
     status: Status
     reason: str
     at_once: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,14 @@ class Spent:
 
 @dataclass(frozen=True)
 class Exited:
-    """Its monitor has ended and its tree is gone. ``status`` is what waitpid gave, None where nobody can say."""
+    """Its monitor has ended and its tree is gone, but for the pids in ``left``, which could not be ended.
+
+    ``status`` is what waitpid gave, None where nobody can say; ``left`` is None where nobody is left to know.
+    """
 
     status: int | None
     account: str = ""
+    left: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

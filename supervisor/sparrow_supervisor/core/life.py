@@ -36,7 +36,7 @@ from sparrow_supervisor.core.inputs import (
 Phase = Literal["queued", "starting", "running", "stopping", "draining", "ended"]
 PHASES: tuple[Phase, ...] = ("queued", "starting", "running", "stopping", "draining", "ended")
 
-KILL_MARGIN_S = 3.0
+KILL_MARGIN_S = 4.0
 """How long after the grace period a monitor may take to see its tree gone, before it is killed itself."""
 
 
@@ -111,7 +111,8 @@ class Life:
 
     def _limit(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, LimitReached)
-        return self._stop((what.status, what.reason), 0.0 if what.at_once else self.terms.grace, now)
+        effects = self._stop((what.status, what.reason), 0.0 if what.at_once else self.terms.grace, now)
+        return [effect for effect in effects if not (what.told and isinstance(effect, Tell))]
 
     def _spent(self, what: RunInput, now: Now) -> list[Effect]:
         assert isinstance(what, Spent)
@@ -175,10 +176,12 @@ class Life:
             error = f"interrupted: {words}" if words else "interrupted"
         elif outcome.status != "completed" and outcome.reason:
             error = outcome.reason
-        return [Finish(self.run, outcome, error)]
+        began = self.began is not None and outcome.status != "rejected"
+        return [Finish(self.run, outcome, error, began)]
 
     def _outcome(self, report: ExitReport | None, totals: Totals, now: Now) -> Outcome:
-        status, reason = self._verdict(report)
+        status, why = self._verdict(report)
+        reason = "; ".join(part for part in (why, self._unended(report)) if part) or None
         wait_status = report.wait_status if report else (self.exit.status if self.exit else None)
         outcome = Outcome(
             status=status,
@@ -191,6 +194,7 @@ class Life:
         )
         if report is not None:
             outcome.result = report.result
+        if report is not None and report.max_rss_bytes:
             outcome.usage = Usage(
                 cpu_user_s=report.cpu_user_s, cpu_system_s=report.cpu_system_s, max_rss_bytes=report.max_rss_bytes
             )
@@ -204,11 +208,12 @@ class Life:
 
     def _verdict(self, report: ExitReport | None) -> tuple[Status, str | None]:
         """How the run ended, and why, where there is more to say than the status does."""
+        if report is not None and report.limit is not None:
+            return report.limit  # its monitor heard of this one first, whoever asks here at the same time
         if self.asked is not None and not (self.asked[0] == "timed_out" and ended_untold(report)):
             return self.asked[0], self.asked[1] or None
         if report is None:
             return self._unreported()
-        leftovers = f"{report.leftovers} of its processes could not be ended" if report.leftovers else None
         if report.interrupted is not None:
             return "interrupted", report.interrupted or None
         if report.rejected is not None:
@@ -216,10 +221,20 @@ class Life:
         if report.wait_status is None:
             return "lost", report.reason or "its monitor could not say how it ended"
         if ended_by(report.wait_status) is not None:
-            return "crashed", report.reason or leftovers
+            return "crashed", report.reason
         if exit_code(report.wait_status) == 0:
-            return "completed", report.reason or leftovers
-        return "failed", report.reason or leftovers
+            return "completed", report.reason
+        return "failed", report.reason
+
+    def _unended(self, report: ExitReport | None) -> str | None:
+        """What could not be ended. The zygote knows it better than the monitor, which left it to the zygote."""
+        left = self.exit.left if self.exit is not None else None
+        if left is None:
+            left = tuple(report.left) if report is not None else ()
+        if not left:
+            return None
+        who = f"process {left[0]}" if len(left) == 1 else "processes " + ", ".join(map(str, left))
+        return f"{who} could not be ended"
 
     def _unreported(self) -> tuple[Status, str | None]:
         """The monitor ended without a word."""

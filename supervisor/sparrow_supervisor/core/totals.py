@@ -12,13 +12,14 @@ from sparrow_mp.events import (
     DiffApplied,
     DiffProposed,
     DiffStat,
+    RunStarted,
     Tokens,
     TokenUsage,
 )
 from sparrow_supervisor.core.inputs import Totals
 
 COUNTED = frozenset(
-    {"ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied"}
+    {"RunStarted", "ApprovalRequested", "ApprovalResolved", "CostUpdate", "TokenUsage", "DiffProposed", "DiffApplied"}
 )
 """The types that change the totals; all others need not be looked at."""
 
@@ -31,7 +32,10 @@ def add(totals: Totals, events: Iterable[AnyEvent]) -> None:
                 totals.cost_usd = event.usd
             case TokenUsage():
                 totals.tokens = Tokens(input=event.input, output=event.output)
+            case RunStarted():
+                totals.started = True
             case ApprovalRequested():
+                totals.asked = totals.asked if totals.waiting else event
                 totals.waiting.add(event.id)
             case ApprovalResolved():
                 totals.waiting.discard(event.id)

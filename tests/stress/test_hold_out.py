@@ -8,7 +8,7 @@ from tests.support import processes
 from tests.support.house import House
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.acceptance
+pytestmark = pytest.mark.stress
 
 _ASK = """
 def ask(run):
