@@ -57,6 +57,7 @@ MAX_CAPACITY = 256 << 20
 _HAS_ENDED = 1 << 32
 _BATCH_BYTES = 1 << 18
 _EVENTS_AT_ONCE = 1000
+"""At most; fewer of such as were too large to go together."""
 _SINGLES = 10
 """From so many appends of one event on, preparing the short way pays."""
 
@@ -97,6 +98,7 @@ class Outbox:
         self._quick = (
             Quick(self._map, self._fd, run, self.capacity, self._turns.threads, self._wake) if engine else None
         )
+        self._at_once = _EVENTS_AT_ONCE
         self._singles = 0
         self.append_one: Callable[[Any], bool] = _never if self._quick is None else self._quick.append
         """Appends an event the short way. False where it has to be appended the long way."""
@@ -192,10 +194,8 @@ class Outbox:
         begins = not page[STARTED] and self._opening is not None
         if begins and self._opening is not None:
             events = [self._opening, *events]
-        if len(events) > _EVENTS_AT_ONCE:
-            events = events[
-                :_EVENTS_AT_ONCE
-            ]  # all that are given are encoded, and again where they do not fit together
+        if len(events) > self._at_once:
+            events = events[: self._at_once]
         room = self.capacity - (end - U64.unpack_from(page, ACKED)[0])
         data, count = self._encoded_at_once(events, seq, stamp, min(room, _BATCH_BYTES))
         if not count:
@@ -215,7 +215,7 @@ class Outbox:
         return count - begins
 
     def _encoded_at_once(self, events: Sequence[AnyEvent], seq: int, stamp: str, most: int) -> tuple[bytes, int]:
-        """The usual case, fast: plain events, each there once, which fit together. Nothing where it is another case."""
+        """The usual case, fast: plain events, each there once. Nothing where it is another case, or not one fits."""
         if not PLAIN_TYPES.issuperset(map(type, events)) or len(set(map(id, events))) != len(events):
             return b"", 0
         plain = cast("Sequence[Event]", events)
@@ -226,9 +226,15 @@ class Outbox:
             event.seq = seq
             event.ts = stamp
         data = encode_lines(plain)
-        if len(data) > most or data.count(b"\n") != len(plain) or b"\r" in data:
+        if data.count(b"\n") != len(plain) or b"\r" in data:
             return b"", 0
-        return data, len(plain)
+        if len(data) <= most:
+            self._at_once = min(2 * self._at_once, _EVENTS_AT_ONCE)
+            return data, len(plain)
+        data = data[: data.rfind(b"\n", 0, most) + 1]
+        count = data.count(b"\n")
+        self._at_once = max(1, count)  # what does not fit was encoded for nothing
+        return data, count
 
     def _encoded_singly(self, events: Sequence[AnyEvent], seq: int, stamp: str, room: int) -> tuple[bytes, int]:
         """As many as have room, and how many they are. Raises ValueError where the first is over its limit."""

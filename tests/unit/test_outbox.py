@@ -18,7 +18,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sparrow_mp.events import MAX_EVENT_BYTES, AnyEvent, Custom, Event, Message, Output, RunStarted, Unknown, decode
+from sparrow_mp.events import (
+    MAX_EVENT_BYTES,
+    AnyEvent,
+    Custom,
+    Event,
+    Message,
+    Output,
+    RunStarted,
+    Unknown,
+    decode,
+    encode_lines,
+)
+from sparrow_mp.run import outbox
 from sparrow_mp.run.layout import KEPT, PAGE
 from sparrow_mp.run.outbox import Outbox
 from sparrow_mp.run.stamp import timestamp
@@ -265,6 +277,30 @@ def test_many_at_once_are_all_taken_in_the_end(box: Outbox) -> None:
     while left:
         left = left[box.append(left) :]
     assert numbers(lines_of(box)) == list(range(1, 5001))
+
+
+@pytest.mark.parametrize("size", [300, 3000, 30_000])
+def test_large_ones_are_taken_together_too_and_hardly_one_is_encoded_for_nothing(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    encoded: list[int] = []
+
+    def together(events: Sequence[Event]) -> bytes:
+        encoded.append(len(events))
+        return encode_lines(events)
+
+    def alone(_: AnyEvent) -> bytes:
+        raise AssertionError("one by one takes three times as long")
+
+    monkeypatch.setattr(outbox, "encode_lines", together)
+    monkeypatch.setattr(outbox, "encode", alone)
+    count = 20_000_000 // size
+    left = messages(count, "x" * size)
+    while left:
+        left = left[box.append(left) :]
+        box.acknowledge(box.state.end)
+    assert box.state.seq == count
+    assert sum(encoded) < 2.5 * count + 1000
 
 
 # ── the ring ──
