@@ -30,7 +30,7 @@ from sparrow_mp.events import (
     decode,
     encode_lines,
 )
-from sparrow_mp.run import outbox
+from sparrow_mp.run import outbox as module
 from sparrow_mp.run.layout import KEPT, PAGE
 from sparrow_mp.run.outbox import Outbox
 from sparrow_mp.run.stamp import timestamp
@@ -292,8 +292,8 @@ def test_large_ones_are_taken_together_too_and_hardly_one_is_encoded_for_nothing
     def alone(_: AnyEvent) -> bytes:
         raise AssertionError("one by one takes three times as long")
 
-    monkeypatch.setattr(outbox, "encode_lines", together)
-    monkeypatch.setattr(outbox, "encode", alone)
+    monkeypatch.setattr(module, "encode_lines", together)
+    monkeypatch.setattr(module, "encode", alone)
     count = 20_000_000 // size
     left = messages(count, "x" * size)
     while left:
