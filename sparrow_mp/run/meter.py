@@ -4,6 +4,9 @@ That is anonymous and shared memory, swapped out or not. Mapped files are left o
 than the page cache), and what several processes share counts once, as in the kernel's own accounting of a cgroup. To share
 it out takes the kernel long, 15 ms for 1 GiB, where a sum in which each counts all that it shares takes 16 µs a process. The
 sum is never less, so it is asked first, and the exact figure only where that is over the limit.
+
+Processes are asked one after another. Who ends meanwhile leaves its share to the others, and so what all of them share can be
+counted more than once: a sum over the limit counts only where the next one is over it as well.
 """
 
 from __future__ import annotations
@@ -31,10 +34,8 @@ def measure(limit: int | None, most: int | None = None) -> tuple[int, int]:
     pids = descendants(os.getpid())
     if limit is None:
         return 0, len(pids)
-    rough = {pid: _sum(f"/proc/{pid}/status", _ROUGH) or 0 for pid in pids}
-    total = sum(rough.values())
-    if total > limit:
-        total = sum(_exact(pid, known) for pid, known in rough.items())
+    if (total := sum(map(_rough, pids))) > limit and (total := sum(map(_exact, pids))) > limit:
+        total = sum(map(_exact, pids))
     return total, len(pids)
 
 
@@ -46,10 +47,15 @@ def _everybody() -> int:
         return 1 << 62
 
 
-def _exact(pid: int, rough: int) -> int:
+def _rough(pid: int) -> int:
+    """The memory of a process with all that it shares. One that has ended has none."""
+    return _sum(f"/proc/{pid}/status", _ROUGH) or 0
+
+
+def _exact(pid: int) -> int:
     """The part of the memory that is this process's. Another user's (sudo) cannot be asked: all that it shares, then."""
     found = _sum(f"/proc/{pid}/smaps_rollup", _EXACT)
-    return rough if found is None else found
+    return _rough(pid) if found is None else found
 
 
 def _sum(path: str, names: tuple[bytes, ...]) -> int | None:
