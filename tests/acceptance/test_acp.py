@@ -92,10 +92,12 @@ def test_what_is_injected_waits_for_the_end_of_the_turn(shared: House) -> None:
 
 def test_an_interruption_cancels_the_turn(shared: House) -> None:
     run = begin(shared, "slow")
-    eventually(lambda: told(shared, run, "Custom"), what="its session")
+    waiting = shared.work / "waiting"
+    eventually(waiting.exists, what="its turn")
     shared.sparrow("kill", run).ok()
     assert shared.outcome(run)["status"] == "interrupted"
     assert said(shared, run) == ["waiting and cancelled"]
+    waiting.unlink()
 
 
 def test_nothing_outside_of_the_workspace_is_changed(shared: House) -> None:

@@ -180,12 +180,19 @@ def test_a_run_that_nobody_watches_waits_for_all_to_see_and_not_for_ever(house: 
 
 
 _TALKER = """
+import os
 import threading
+import time
 from sparrow_mp import Message
+
+def meanwhile(run):
+    while not os.path.exists("talk"):
+        time.sleep(0.01)
+    run.emit(Message(role="assistant", text="meanwhile"))
 
 def main(run):
     print("half a line", end="", flush=True)
-    talk = threading.Timer(0.6, lambda: run.emit(Message(role="assistant", text="meanwhile")))
+    talk = threading.Thread(target=meanwhile, args=(run,))
     talk.start()
     first = run.permit("write a file", tool="write", risk="Mutating")
     talk.join()
@@ -197,9 +204,9 @@ def test_a_key_answers_on_the_terminal_of_run_and_the_output_is_left_alone(share
     engine = shared.write("talker.py", _TALKER)
     with on_terminal(shared, "run", "--name", "keys", "-e", "python", f"{engine}:main") as terminal:
         eventually(lambda: "half a line\r\n" in terminal.screen, what="the line")
-        eventually(
-            lambda: terminal.screen.count("allow: write a file") == 2, what="the question, again after a message"
-        )
+        eventually(lambda: "allow: write a file" in terminal.screen, what="the question")
+        shared.write("talk", "")
+        eventually(lambda: terminal.screen.count("allow: write a file") == 2, what="it again, after a message")
         terminal.type("x")
         terminal.type("s")
         eventually(lambda: "allow: call" in terminal.screen, what="the next question")

@@ -454,9 +454,8 @@ def test_an_engine_cannot_say_what_is_the_supervisors_to_say(shared: House):
 def test_a_stranger_on_a_runs_socket_disturbs_nothing(shared: House):
     run = shared.detach("--", "sh", "-c", "echo up; read line; echo got $line")
     shared.says(run, "up")
-    (path,) = (shared.runtime / "r").iterdir()
     with connected(shared, zmq.PAIR) as pair:
-        pair.connect(f"ipc://{path}")
+        pair.connect(shared.places.endpoint(run))
         pair.send(b"Egarbage")
         shared.sparrow("inject", run, "it").ok()
     assert shared.outcome(run)["status"] == "completed"

@@ -32,6 +32,7 @@ def senders(house: House) -> dict[str, garbage.Sender]:
         return socket.create_connection((host, int(port)), timeout=20)
 
     (zygote,) = places.runtime.glob("zygote*.sock")
+    eventually(lambda: len(list(places.endpoints.iterdir())) == 1, what="the end of all sockets but the bystander's")
     (pair,) = places.endpoints.iterdir()
     return {
         "control": garbage.control(places.control),

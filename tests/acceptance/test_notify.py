@@ -36,7 +36,8 @@ def configure(house: House, command: str, more: str = "") -> None:
 def told(house: House) -> list[dict[str, Any]]:
     """What the command of `say` was given, one after another."""
     path = house.work / "told"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")  # the last may still be written
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def say(house: House) -> str:

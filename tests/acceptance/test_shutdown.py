@@ -42,7 +42,7 @@ def test_shutdown_now_does_not_ask(house: House):
     run = start(house, STUBBORN)
     began = time.monotonic()
     house.sparrow("shutdown", "--now").ok()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert house.processes() == []
     assert house.outcome(run)["forced"] is True
 
@@ -68,7 +68,7 @@ def test_a_second_signal_kills(house: House):
         began = time.monotonic()
         going.signal(signal.SIGINT)
         assert going.wait().code == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
     assert house.outcome(run)["forced"] is True
 
 

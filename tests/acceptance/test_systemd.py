@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 pytestmark = needs_systemd
 
-QUICK = "[Service]\nWatchdogSec=2\nRestartSec=100ms\n"
+QUICK = "[Service]\nWatchdogSec=4\nRestartSec=100ms\n"
 
 
 @pytest.fixture(scope="module")

@@ -319,7 +319,7 @@ def test_a_request_that_no_supervisor_stays_to_take_is_given_up(places, monkeypa
 
 
 def test_a_supervisor_that_does_not_answer_is_told_of(places):
-    with Client(timeout=0.5) as sparrow:
+    with Client(timeout=2.0) as sparrow:
         sparrow.start()
         os.kill(started(places)[0], signal.SIGSTOP)
         with pytest.raises(TimedOut, match="did not answer `list`"):
@@ -407,8 +407,13 @@ def test_a_supervisor_that_crashed_and_stays_away_is_replaced(places, sparrow):
     run = sparrow.submit("t")
     events = run.events()
     next(events)
-    later(0.1, lambda: kill_supervisor(places))
-    later(5.5, lambda: emit(Client(start=False), run, FINISH))
+
+    def crash_and_go_on() -> None:
+        kill_supervisor(places)
+        eventually(lambda: len(started(places)) == 2, 30)
+        emit(Client(), run, FINISH)
+
+    later(0.1, crash_and_go_on)
     assert [event.seq for event in events] == [2]
     assert len(started(places)) == 2
 

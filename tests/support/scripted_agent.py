@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _next = 100
@@ -128,6 +129,7 @@ def huge(_: str) -> None:
 
 def slow(_: str) -> None:
     chunk("waiting")
+    Path("waiting").touch()
     while hear().get("method") != "session/cancel":
         pass
     chunk(" and cancelled")
