@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import msgspec
 
+from sparrow_mp import Client, NoSupervisor, SparrowError
 from sparrow_mp.paths import Places, find_places, supervisor_alive
 from tests.support import processes
 from tests.support.waiting import eventually
@@ -236,17 +237,30 @@ class House:
 
     # ── looking ──
 
+    def client(self) -> Client:
+        """The library, in this process: a look that is no test of the command line need not wait for a command to start."""
+        return Client(places=self.places, start=False, timeout=COMMAND_TIMEOUT_S)
+
     def status(self) -> dict[str, Any]:
-        """`sparrow status --json`."""
-        return self.sparrow("status", "--json").ok().rows()[0]
+        """What `sparrow status --json` prints; an AssertionError where there is no supervisor, as for a command that fails."""
+        try:
+            with self.client() as sparrow:
+                return sparrow.status()
+        except SparrowError as error:
+            raise AssertionError(str(error)) from error
 
     def ps(self, *args: str) -> list[dict[str, Any]]:
         """`sparrow ps -a --json`."""
         return self.sparrow("ps", "-a", "--json", *args).ok().rows()
 
     def record(self, run: str) -> dict[str, Any]:
-        """The run's row."""
-        (row,) = [row for row in self.ps() if row["run"] == run]
+        """The run's row of `ps`, which starts a supervisor where there is none."""
+        try:
+            with self.client() as sparrow:
+                rows = [msgspec.to_builtins(row) for row in sparrow.list(all=True)]
+        except NoSupervisor:
+            rows = self.ps()
+        (row,) = [row for row in rows if row["run"] == run]
         return row
 
     def events(self, run: str) -> list[dict[str, Any]]:
@@ -326,9 +340,10 @@ class House:
     def start(self) -> dict[str, Any]:
         """Have a supervisor; its status."""
         if self.supervised:
-            done = self.sparrow("status", "--json")
-            if done.code == 0:
-                return done.rows()[0]  # else it is dying of a signal, and holds the folder to the last
+            try:
+                return self.status()
+            except AssertionError:
+                pass  # it is dying of a signal, and holds the folder to the last
         self.sparrow("ps").ok()
         return self.status()
 
@@ -374,16 +389,19 @@ class House:
             told = self.status()
             self._kill_runs(faults)
             faults += self._leaks(told)
-            done = self.sparrow("shutdown", "--now")
-            if done.code:
-                faults.append(f"shutdown failed: {done}")
+            try:
+                with self.client() as sparrow:
+                    sparrow.shutdown(now=True)
+            except SparrowError as error:
+                faults.append(f"shutdown failed: {error}")
         try:
             eventually(lambda: not self.processes(), _GONE_S)
         except AssertionError:
             pass  # they are told, one by one
 
     def _kill_runs(self, faults: list[str]) -> None:
-        live = self.sparrow("ps", "-q").ok().out.split()
+        with self.client() as sparrow:
+            live = [row.run for row in sparrow.list()]
         if live:
             done = self.sparrow("kill", "--now", *live)
             if done.code not in (0, 1):  # 1: one had ended by itself meanwhile

@@ -143,6 +143,15 @@ class Seat(House):
         """Run `sparrow ARGS` in there."""
         return self.inside(str(BIN / "sparrow"), *map(str, args), env=more.get("env"))
 
+    def status(self) -> dict[str, Any]:
+        """`sparrow status --json` in there, whose sockets may be another user's."""
+        return self.sparrow("status", "--json").ok().rows()[0]
+
+    def record(self, run: str) -> dict[str, Any]:
+        """The run's row of `sparrow ps -a --json` in there."""
+        (row,) = [row for row in self.ps() if row["run"] == run]
+        return row
+
     def systemctl(self, *args: str) -> Done:
         """`systemctl --user ARGS`."""
         return self.inside("systemctl", "--user", "--no-pager", *args)
