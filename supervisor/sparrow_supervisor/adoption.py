@@ -38,8 +38,7 @@ def adopt(reactor: Reactor) -> None:
     told = reactor.zygotes.greet()
     known = {str(body.get("alive") or body.get("exited")) for _, body, _ in told}
     rows = reactor.index.live()
-    waiting = [row for row in rows if _waits(reactor, row, known)]
-    for row in [row for row in rows if row not in waiting] + waiting:  # who is alive has its place before anyone new
+    for row in sorted(rows, key=lambda row: _waits(reactor, row, known)):  # who is alive has its place before anyone new
         _adopt_or_leave(reactor, row, known=row["run"] in known)
     for zygote, body, fd in told:
         reactor.heard_of_zygote(zygote, body, fd)
