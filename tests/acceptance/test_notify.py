@@ -34,7 +34,7 @@ def configure(house: House, command: str, more: str = "") -> None:
 
 
 def told(house: House) -> list[dict[str, Any]]:
-    """What the command of `say` was given, one after another."""
+    """What the command of `say` was given, one after another; what is being written just now is not told yet."""
     path = house.work / "told"
     whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")  # the last may still be written
     return [json.loads(line) for line in whole.splitlines()]
@@ -103,6 +103,12 @@ def test_a_run_that_waits_is_told_once_each_time_it_begins_to(house: House) -> N
 
     run = house.detach("-e", "python", "asks.py:at_once")
     eventually(lambda: len(told(house)) == 3, what="the third call")
+
+    def requests() -> int:
+        return [event["type"] for event in house.events(run)].count("ApprovalRequested")
+
+    # All of them: between the first one's answer and a later one's request it would not wait.
+    eventually(lambda: requests() == 3, what="three requests")
     for _ in range(3):
         house.sparrow("approve", run).ok()
     house.outcome(run)
@@ -117,18 +123,18 @@ def test_a_command_that_hangs_or_fails_or_is_missing_is_told_in_the_log_and_stop
     configure(
         house,
         f'case $SPARROW_NAME in hang) {hang};; fail) echo no such luck >&2; exit 7;; gone) exec /no/such/program;; esac; {say(house)}',
-        "timeout = 1",
+        "timeout = 5",  # which those that do not hang are never to need
     )  # fmt: skip
     for name in ("hang", "fail", "gone", "fine"):
         house.detach("--name", name, "true")
     eventually(lambda: len(told(house)) == 1, what="the call that can be made, beside those that cannot")
     assert told(house)[0]["name"] == "fine"
     for words in (
-        "it was not done after 1 s, and was killed; it said: I hang",
+        "it was not done after 5 s, and was killed; it said: I hang",
         "it ended with exit code 7; it said: no such luck",
         "it ended with exit code 127; it said: ",
     ):
-        eventually(lambda words=words: words in log(house), what=words)  # type: ignore[misc]
+        eventually(lambda words=words: words in log(house), 30, words)  # type: ignore[misc]
     sleeper = int((house.work / "pid").read_text())
     eventually(lambda: not processes.alive(sleeper), what="the end of what the command had started")
     eventually(lambda: settled(house), what="the end of all notices")
@@ -145,7 +151,7 @@ def test_never_more_than_a_few_at_once(house: House) -> None:
     code = "from sparrow_mp import Client\nwith Client() as c:\n  for _ in range(30): c.submit('true', engine='shell')"
     assert house.python(code).code == 0
     counts = house.work / "counts"
-    eventually(lambda: len(counts.read_text().split()) == 34 and settled(house), what="34 calls")
+    eventually(lambda: len(counts.read_text().split()) == 34 and settled(house), 40, "34 calls")
     assert max(map(int, counts.read_text().split())) <= 4
 
 

@@ -19,6 +19,7 @@ def shortest(run: str, others: list[str]) -> str:
 def test_an_id_its_prefix_and_a_name_mean_the_same_run(shared: House):
     run = shared.detach("--name", "the.name-1", "--", "sh", "-c", "read line; exit 4")
     eventually(lambda: shared.record(run)["status"] == "running")
+    eventually(lambda: shared.events(run), what="its first event")  # its monitor says hello before that
     others = [row["run"] for row in shared.ps()]
     for reference in (run, run[:13], shortest(run, others), "the.name-1"):
         assert ask(shared, {"op": "get", "run": reference})["run"]["run"] == run

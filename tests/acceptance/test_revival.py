@@ -31,7 +31,7 @@ def another_than(house: House, pid: int) -> int:
         told = json.loads(house.places.address_file.read_bytes())["pid"]
         return told if told != pid and house.supervised else 0
 
-    return eventually(ready, what="another supervisor")
+    return eventually(ready, 40, "another supervisor")
 
 
 def kill(house: House) -> int:
@@ -138,9 +138,10 @@ def test_one_that_was_on_its_way_when_another_was_told_to_end_does_not_come(hous
     points.arm("supervisor.locking", "stop")
     kill(house)
     late = eventually(lambda: points.struck("supervisor.locking"), what="a supervisor on its way")
+    assert late
+    eventually(lambda: processes.state(late) == "T", what="its stop")  # it says so first; told to go on, it must have
     house.sparrow("ps").ok()
     house.sparrow("shutdown", *leave).ok()
-    assert late
     processes.kill(late, signal.SIGCONT)
     eventually(lambda: not processes.alive(late), what="the end of the late one")
     assert not house.supervised

@@ -34,7 +34,8 @@ def test_many_commands_at_once_start_one_supervisor(house: House):
         done = list(pool.map(lambda n: house.sparrow("run", "--", "echo", str(n)), range(8)))
     assert [each.ok().out for each in done] == [f"{n}\n" for n in range(8)]
     log = (house.state / "supervisor.log").read_text()
-    assert log.count("ready:") == 1
+    # Not "ready:", which is said again where the adapters come late.
+    assert log.count(", state in ") == 1
     assert len(house.ps()) == 8
 
 

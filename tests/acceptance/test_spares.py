@@ -51,7 +51,9 @@ def test_it_is_no_stray_of_a_run_that_is_killed(house: House):
 def test_one_that_is_killed_is_no_harm(house: House, victim: int):
     house.may_complain = True  # of its death
     house.start()
-    processes.kill(pair(house)[victim])
+    killed = pair(house)[victim]
+    processes.kill(killed)
+    eventually(lambda: not processes.alive(killed), what="its death")  # while it dies it would still be given the run
     codes = [house.sparrow("run", "--", "sh", "-c", "exit 3").code for _ in range(2)]
     # A run that has got it in this moment has lost its engine to a signal, and says so.
     assert codes == [3, 3] if victim == 0 else codes[1] == 3

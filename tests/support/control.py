@@ -11,7 +11,7 @@ import zmq
 
 from tests.support.house import House
 
-_TIMEOUT_MS = 10_000
+_TIMEOUT_MS = 30_000
 
 
 @contextmanager

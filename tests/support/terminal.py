@@ -75,8 +75,10 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def wait(self, timeout: float = COMMAND_TIMEOUT_S) -> int:
-        """Wait until the command has ended; its exit code."""
-        return self.process.wait(timeout)
+        """Wait until the command has ended, and all that it has written is on the screen; its exit code."""
+        code = self.process.wait(timeout)
+        self._reader.join(10)
+        return code
 
 
 def on_terminal(house: House, *args: str) -> Terminal:

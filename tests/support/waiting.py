@@ -18,6 +18,7 @@ def eventually(check: Callable[[], T], timeout: float = 15.0, what: str = "") ->
     deadline = time.monotonic() + timeout
     pause = 0.005
     while True:
+        late = time.monotonic() > deadline  # before it is asked, which may take long: what was so then is no last word
         said: object
         try:
             said = answer = check()
@@ -25,7 +26,7 @@ def eventually(check: Callable[[], T], timeout: float = 15.0, what: str = "") ->
                 return answer
         except (AssertionError, OSError) as error:
             said = error
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"{what or 'it'} did not come true within {timeout:g} s; the last answer: {said!r}")
         time.sleep(pause)
         pause = min(0.1, pause * 1.5)

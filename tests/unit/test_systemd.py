@@ -26,7 +26,7 @@ def test_one_datagram_is_sent_wherever_the_socket_is(tmp_path: Path, abstract: b
     name = str(tmp_path / "notify") if not abstract else f"@sparrow-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(name.replace("@", "\0"))
-        heard.settimeout(5)
+        heard.settimeout(20)
         env = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
         notify = Notify.take(env)
         assert env == {"HOME": "/"}
@@ -38,7 +38,7 @@ def test_one_datagram_is_sent_wherever_the_socket_is(tmp_path: Path, abstract: b
         data, fds, _, _ = socket.recv_fds(heard, 100, 1)
         assert (data, waiting.is_alive()) == (b"BARRIER=1", True)
         os.close(fds[0])
-        waiting.join(5)
+        waiting.join(20)
         assert not waiting.is_alive()
 
 
