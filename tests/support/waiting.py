@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], timeout: float = 15.0, what: str = "") -> T:
+def eventually(check: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
     """Ask until the answer is true, and give it. An AssertionError or OSError of ``check`` means: not yet.
 
     Fails with ``what`` and the last answer when time is over. The limit is generous on purpose: a machine may be busy, and
