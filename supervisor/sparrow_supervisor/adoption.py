@@ -38,7 +38,9 @@ def adopt(reactor: Reactor) -> None:
     told = reactor.zygotes.greet()
     known = {str(body.get("alive") or body.get("exited")) for _, body, _ in told}
     rows = reactor.index.live()
-    for row in sorted(rows, key=lambda row: _waits(reactor, row, known)):  # who is alive has its place before anyone new
+    for row in sorted(
+        rows, key=lambda row: _waits(reactor, row, known)
+    ):  # who is alive has its place before anyone new
         _adopt_or_leave(reactor, row, known=row["run"] in known)
     for zygote, body, fd in told:
         reactor.heard_of_zygote(zygote, body, fd)
