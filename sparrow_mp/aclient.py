@@ -17,7 +17,7 @@ import zmq.asyncio
 from sparrow_mp import connect, wire
 from sparrow_mp.asking import ATTEMPTS, Lost
 from sparrow_mp.ears import MAX_AT_ONCE, Caretaker, milliseconds
-from sparrow_mp.errors import NoSupervisor, RateLimited, ShuttingDown, TimedOut
+from sparrow_mp.errors import NoSuchRun, NoSupervisor, RateLimited, ShuttingDown, TimedOut
 from sparrow_mp.events import AnyEvent, Autonomy, Decision, decode
 from sparrow_mp.follow import IDLE, SOON, Everything, RunFollow, Since, find_run
 from sparrow_mp.launch import START_SECONDS, Launch
@@ -127,9 +127,14 @@ class AsyncClient:
         self, *, all: bool = False, status: str | None = None, label: str | None = None, limit: int | None = None
     ) -> Records:
         """The runs that have not ended; with ``all`` the ended ones too, at most ``limit``."""
-        return (
-            await self._asker.ask(wire.List(all=all, status=status, label=label, limit=limit), connect.RunsReply)
-        ).runs
+        listing = connect.Listing(all=all, status=status, label=label, limit=limit)
+        while (page := listing.next) is not None:
+            try:
+                listing.take((await self._asker.ask(page, connect.RunsReply)).runs)
+            except NoSuchRun:
+                if not listing.begin_anew():
+                    raise
+        return listing.runs
 
     async def get(self, ref: str) -> wire.RunRecord:
         """What is known of a run now. Raises NoSuchRun or AmbiguousRun."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparrow_mp import connect, wire
 from sparrow_mp.asking import Asker
 from sparrow_mp.ears import Ears
-from sparrow_mp.errors import NoSupervisor, RateLimited, ShuttingDown, TimedOut
+from sparrow_mp.errors import NoSuchRun, NoSupervisor, RateLimited, ShuttingDown, TimedOut
 from sparrow_mp.paths import Places, find_places, supervisor_alive
 
 if TYPE_CHECKING:
@@ -140,7 +140,14 @@ class Client:
         self, *, all: bool = False, status: str | None = None, label: str | None = None, limit: int | None = None
     ) -> Records:
         """The runs that have not ended; with ``all`` the ended ones too, at most ``limit``."""
-        return self._asker.ask(wire.List(all=all, status=status, label=label, limit=limit), connect.RunsReply).runs
+        listing = connect.Listing(all=all, status=status, label=label, limit=limit)
+        while (page := listing.next) is not None:
+            try:
+                listing.take(self._asker.ask(page, connect.RunsReply).runs)
+            except NoSuchRun:
+                if not listing.begin_anew():
+                    raise
+        return listing.runs
 
     def get(self, ref: str) -> wire.RunRecord:
         """What is known of a run now. Raises NoSuchRun or AmbiguousRun."""

@@ -29,6 +29,9 @@ RequestLike = wire.Request | Mapping[str, Any]
 PATIENCE_S = 60.0
 """How long a submission waits until it is not one too many any more."""
 
+PAGE = 1000
+"""Runs in a reply to ``list``."""
+
 _T = TypeVar("_T")
 
 
@@ -43,6 +46,42 @@ class RunsReply(msgspec.Struct):
     """The reply of ``list``."""
 
     runs: list[wire.RunRecord]
+
+
+class Listing:
+    """Asks for runs a page at a time, the newest first: a hundred thousand in one reply would be kept in memory, there and here."""
+
+    def __init__(self, **which: Any) -> None:
+        self._which = which
+        self._left: int | None = which.pop("limit")
+        self._pages: list[list[wire.RunRecord]] = []
+
+    @property
+    def next(self) -> wire.List | None:
+        """What is to be asked next; None when all is there."""
+        if self._pages and (len(self._pages[-1]) < PAGE or self._left == 0):
+            return None
+        limit = PAGE if self._left is None else min(self._left, PAGE)
+        return wire.List(limit=limit, before=self._pages[-1][0].run if self._pages else None, **self._which)
+
+    def take(self, page: list[wire.RunRecord]) -> None:
+        """The answer, oldest first."""
+        self._pages.append(page)
+        if self._left is not None:
+            self._left -= len(page)
+
+    def begin_anew(self) -> bool:
+        """The last run of a page was deleted before the next one was asked for. False where there was none."""
+        there = bool(self._pages)
+        if self._left is not None:
+            self._left += sum(map(len, self._pages))
+        self._pages.clear()
+        return there
+
+    @property
+    def runs(self) -> list[wire.RunRecord]:
+        """All of them, oldest first."""
+        return [run for page in reversed(self._pages) for run in page]
 
 
 class RunReply(msgspec.Struct):

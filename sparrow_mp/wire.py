@@ -77,6 +77,7 @@ class List(Request, kw_only=True, tag="list"):
     status: str | None = None
     label: str | None = None
     limit: Count | None = None
+    before: str | None = None
 
 
 class Get(Request, kw_only=True, tag="get"):

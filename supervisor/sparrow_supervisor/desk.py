@@ -171,7 +171,9 @@ class Desk:
     def _list(self, asked: wire.List, answer: Answer) -> None:
         """Built in steps: there may be a hundred thousand, and nobody else is to wait for it."""
         reactor = self._reactor
-        pages = reactor.index.pages(everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit)
+        pages = reactor.index.pages(
+            everything=asked.all, status=asked.status, label=asked.label, limit=asked.limit, before=asked.before
+        )
         positions = reactor.house.positions()
         encoded: list[bytes] = []
 

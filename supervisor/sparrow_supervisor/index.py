@@ -191,13 +191,26 @@ class Index:
         return reversed([row for page in pages for row in page])
 
     def pages(
-        self, *, everything: bool, status: str | None, label: str | None, limit: int | None
+        self, *, everything: bool, status: str | None, label: str | None, limit: int | None, before: str | None = None
     ) -> Iterator[list[sqlite3.Row]]:
-        """The same newest first and in pages, each of which takes a bounded time to find; a page may be empty."""
+        """The same newest first and in pages, each of which takes a bounded time to find; a page may be empty.
+
+        With ``before``, a run's id, only what was created before that one. Raises NoSuchRun where it is none.
+        """
+        return self._pages(everything, status, label, limit, (math.inf, "") if before is None else self._place(before))
+
+    def _place(self, run: str) -> tuple[float, str]:
+        """Where the run is in the order of creation."""
+        row = self.row(run)
+        if row is None:
+            raise NoSuchRun(f"No active run with id {run}")
+        return row["created_at"], run
+
+    def _pages(
+        self, everything: bool, status: str | None, label: str | None, left: int | None, before: tuple[float, str]
+    ) -> Iterator[list[sqlite3.Row]]:
         which = "INDEXED BY runs_alive WHERE ended IS NULL" if not everything and status is None else "WHERE 1"
         query = f"SELECT * FROM runs {which} AND (created_at, run) < (?, ?) ORDER BY created_at DESC, run DESC"
-        left = limit
-        before: tuple[float, str] = (math.inf, "")
         while left is None or left > 0:
             found: list[sqlite3.Row] = self._db.execute(f"{query} LIMIT {_PAGE}", before).fetchall()
             page = [row for row in found if _fits(row, status, label)][:left]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sparrow_mp import NoSuchRun, connect, wire
 from tests.support.control import ask, refusal
 from tests.support.house import House
 from tests.support.waiting import eventually
@@ -75,6 +76,37 @@ def test_references_are_not_patterns(shared: House):
     for reference in ("%", "_", "*", "?", "[0-9a-f]", "", " ", "..", "/", "../transcripts", "'; drop table runs; --"):
         assert refusal(shared, {"op": "get", "run": reference}) == "no_such_run", reference
         assert shared.sparrow("logs", "--", reference).code in (2, 3), reference
+
+
+def test_a_long_list_comes_in_pages(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connect, "PAGE", 2)
+    runs = [house.detach("--label", f"n{n % 2}", "--", "true") for n in range(5)]
+    for run in runs:
+        house.outcome(run)
+    with house.client() as sparrow:
+        asked: list[str | None] = []
+
+        def ask(request: wire.List, reply: type[connect.RunsReply]) -> connect.RunsReply:
+            asked.append(request.before)
+            if gone := [run for run in deleted if run == request.before]:
+                deleted.clear()
+                house.sparrow("rm", *gone).ok()  # just before the next page is asked for
+            return original(request, reply)
+
+        original = sparrow._asker.ask
+        monkeypatch.setattr(sparrow._asker, "ask", ask)
+        deleted: list[str] = []
+        assert [run.run for run in sparrow.list(all=True)] == runs
+        assert asked == [None, runs[3], runs[1]]
+        assert [run.run for run in sparrow.list(all=True, label="n0")] == runs[::2]
+        assert [run.run for run in sparrow.list(all=True, limit=3)] == runs[2:]
+        assert sparrow.list() == []
+        asked.clear()
+        deleted.append(runs[1])
+        assert [run.run for run in sparrow.list(all=True)] == [runs[0], *runs[2:]]
+        assert asked == [None, runs[3], runs[1], None, runs[3], runs[0]]
+    with pytest.raises(NoSuchRun), house.client() as sparrow:
+        sparrow._asker.ask(wire.List(all=True, before="no-such-run"), connect.RunsReply)
 
 
 def test_ps_filters_and_limits(house: House):

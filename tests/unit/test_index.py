@@ -136,6 +136,11 @@ def listed(index: Index, **more: Any) -> list[str]:
     return [row["run"] for row in index.rows(**asked)]
 
 
+def before(index: Index, run: str, **more: Any) -> list[str]:
+    asked: dict[str, Any] = {"everything": True, "status": None, "label": None, "limit": None, **more}
+    return [row["run"] for page in index.pages(before=run, **asked) for row in page]
+
+
 def test_lists(index: Index) -> None:
     add(index, A, labels='["ci","nightly"]')
     add(index, B, labels='["ci"]', ended=True)
@@ -152,6 +157,12 @@ def test_lists(index: Index) -> None:
     assert listed(index, status="completed", label="nightly") == []
     assert [row["run"] for row in index.live()] == [A, C]
     assert index.counts() == {"running": 1, "completed": 1, "queued": 1}
+    assert before(index, C) == [B, A]
+    assert before(index, C, limit=1) == [B]
+    assert before(index, B, everything=False) == [A]
+    assert before(index, A) == []
+    with pytest.raises(NoSuchRun):
+        before(index, A[:8])
 
 
 def test_a_row_is_a_record_of_the_contract(index: Index) -> None:
