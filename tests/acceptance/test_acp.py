@@ -150,6 +150,7 @@ def test_what_cannot_be_resumed_says_why(shared: House) -> None:
     eventually(lambda: told(shared, run, "Custom"), what="its session")
     shared.sparrow("resume", run, "x").refused(2, "has not ended", "sparrow inject")
     shared.sparrow("kill", "--now", run).ok()
+    (shared.work / "waiting").unlink(missing_ok=True)  # its word, for which another test may wait
     run = shared.detach("true")
     shared.outcome(run)
     shared.sparrow("resume", run, "x").refused(2, "engine `shell`", "no session")

@@ -22,11 +22,11 @@ from sparrow_mp import Message
 def flood(run):
     number = 0
     while not os.path.exists("enough") and number < 200_000:
+        with open("telling", "w") as telling:
+            telling.write(str(number + 1))
+        os.replace("telling", "told-" + run.id)  # first: what is emitted may be recorded before the next line runs
         run.emit(Message(role="assistant", text=f"{number} " + "x" * 300))
         number += 1
-        with open("telling", "w") as telling:
-            telling.write(str(number))
-        os.replace("telling", "told-" + run.id)
     return number
 """
 
@@ -40,7 +40,7 @@ def house() -> Iterator[House]:
 
 
 def _told(house: House, run: str) -> int:
-    """How many events the engine has had taken from it."""
+    """How many events the engine has had taken from it, with the one that it may still be handing over."""
     return int((house.work / f"told-{run}").read_text() or 0)
 
 

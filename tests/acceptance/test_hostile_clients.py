@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 
 def senders(house: House) -> dict[str, garbage.Sender]:
     """One for each socket that there is."""
-    places, told = house.places, house.status()
+    places, told = house.places, house.start()
     host, port = told["tcp"].split(":")
 
     def unix() -> socket.socket:

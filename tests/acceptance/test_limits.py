@@ -118,7 +118,7 @@ def test_limits_hold_while_there_is_no_supervisor(furnished: House):
         "memory": {"argv": ["python3", "gated_eater.py"]},
         "processes": {"task": gate + HOST},
         "budget": {"task": "gated.py:spend"},
-        "time": {"timeout": 4.0},  # which is more than it takes until the supervisor is killed
+        "time": {"timeout": 8.0},  # which is more than it takes until the supervisor is killed
     }
     runs = submit(furnished, {name: {**OVER[name][0], **change} for name, change in changed.items()})
     folders = {name: furnished.places.run_folder(run) for name, run in runs.items()}
@@ -126,7 +126,7 @@ def test_limits_hold_while_there_is_no_supervisor(furnished: House):
     furnished.kill_supervisor()
     furnished.write("go", "")
     for name, folder in folders.items():
-        eventually((folder / "exit.json").exists, what=f"the end of the one over its {name}")
+        eventually((folder / "exit.json").exists, 30, f"the end of the one over its {name}")
     furnished.start()
     for name, run in runs.items():
         _, status, reason = OVER[name]

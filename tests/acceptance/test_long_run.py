@@ -6,7 +6,6 @@ import sqlite3
 
 import pytest
 
-from tests.support import processes
 from tests.support.house import House
 from tests.support.waiting import eventually
 
@@ -34,9 +33,7 @@ def test_what_a_long_run_adds_up_to_is_not_read_again(house: House) -> None:
     run = house.detach("-e", "python", f"{house.write('much.py', ENGINE)}:much")
     ((_, seq),) = eventually(lambda: sums(house), what="the sums in the index")
     assert seq >= 50_000
-    pid = house.status()["pid"]
-    house.env["SPARROW_SUPERVISOR_RESTART"] = "false"
-    processes.kill(pid)
+    house.kill_supervisor()  # and it is gone, or it would go on writing to what is changed below
     record = house.places.transcript(run) / "events.jsonl"
     before = record.read_bytes()
     record.write_bytes(before.replace(b'"usd":0.25', b'"usd":9.25', 1))  # nobody looks there any more

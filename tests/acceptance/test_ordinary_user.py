@@ -137,7 +137,10 @@ def test_nobody_else_gets_in(house: House, person: Person):
     said = person.does(str(BIN / "python"), "-c", code).ok().out.strip()
     assert said.count("\n") == 0
     assert '"Error"' in said
-    with socket.create_connection((host, int(port)), timeout=10) as ours:
+    with socket.create_connection((host, int(port)), timeout=30) as ours:
+        ours.sendall(
+            f'{{"run":"{run}","since":0}}\n'.encode()
+        )  # else it hears only what is said after it has been let in
         house.sparrow("inject", run, "x").ok()
         house.outcome(run)
         assert ours.recv(10)

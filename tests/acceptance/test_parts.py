@@ -12,13 +12,23 @@ from tests.support.house import House
 from tests.support.waiting import eventually
 
 _COUNT = """
-import time
+import os, pathlib, time
 from sparrow_mp import Message
 
 def count(run):
+    record = pathlib.Path(os.environ["SPARROW_STATE_DIR"], "transcripts", run.id)
+
+    def recorded(text):
+        try:
+            return any(text in path.read_text() for path in record.glob("events*.jsonl"))
+        except FileNotFoundError:
+            return False  # that part is just being sealed
+
     for batch in range(40):
-        time.sleep(0.01)  # so that they come as many batches, and make many parts
         run.emit_many([Message(role="assistant", text=str(batch * 10 + n)) for n in range(10)])
+        # Only then the next one, so that they are recorded as many batches, and make many parts, however slowly that goes.
+        while not recorded(f'"text":"{batch * 10 + 9}"'):
+            time.sleep(0.01)
         if batch == 20:
             run.next_message()
 """
@@ -51,6 +61,7 @@ def _half(house: House, run: str) -> None:
 def test_nobody_notices_that_a_transcript_is_sealed(house: House) -> None:
     run = _begin(house)
     _half(house, run)
+    house.start()  # its adapters may still be on their way
     with house.begin("logs", "-f", "--json", run) as follower, socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(str(house.places.unix_socket))

@@ -217,7 +217,7 @@ def test_injected_messages_arrive_in_order_once(shared: House):
         "def main(run):\n"
         "    found = []\n"
         "    while not found or found[-1] != 'end':\n"
-        "        found.append(run.next_message(timeout=10))\n"
+        "        found.append(run.next_message(timeout=60))\n"
         "    return found + list(run.messages()) + [run.next_message(timeout=0.01)]\n"
     )
     run = run_function(shared, body)
@@ -231,8 +231,8 @@ def test_injected_messages_arrive_in_order_once(shared: House):
 def test_an_async_engine_waits_for_messages_and_approvals(shared: House):
     body = (
         "async def main(run):\n"
-        "    first = await run.next_message_async(timeout=10)\n"
-        "    return [first, await run.ask_async('may I?', risk='Exec', timeout=10)]\n"
+        "    first = await run.next_message_async(timeout=60)\n"
+        "    return [first, await run.ask_async('may I?', risk='Exec', timeout=60)]\n"
     )
     run = run_function(shared, body)
     shared.sparrow("inject", run, "hello").ok()
@@ -424,7 +424,7 @@ def packages(environment: Path) -> Path:
     return environment / "lib" / version / "site-packages"
 
 
-BODY = "import os, sys\ndef main(run):\n    print('hi')\n    return [sys.prefix, os.environ.get('MINE'), run.next_message(10)]\n"
+BODY = "import os, sys\ndef main(run):\n    print('hi')\n    return [sys.prefix, os.environ.get('MINE'), run.next_message(60)]\n"
 
 
 def test_another_interpreter_with_sparrow_is_used(house: House, other_python: Path):

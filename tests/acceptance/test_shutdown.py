@@ -16,6 +16,8 @@ pytestmark = pytest.mark.acceptance
 
 POLITE = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done"
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.02; done"
+PATIENT = "[run]\ngrace = 60\n"
+"""However slow the machine is, what ends before that was not waited for."""
 
 
 def start(house: House, script: str) -> str:
@@ -39,10 +41,11 @@ def test_shutdown_interrupts_every_run_and_returns_when_all_is_gone(house: House
 
 
 def test_shutdown_now_does_not_ask(house: House):
+    house.configure(PATIENT)
     run = start(house, STUBBORN)
     began = time.monotonic()
     house.sparrow("shutdown", "--now").ok()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert house.processes() == []
     assert house.outcome(run)["forced"] is True
 
@@ -61,6 +64,7 @@ def test_a_signal_is_a_clean_end(house: House, number: int):
 
 
 def test_a_second_signal_kills(house: House):
+    house.configure(PATIENT)
     with house.supervisor() as going:
         run = start(house, STUBBORN)
         going.signal(signal.SIGINT)
@@ -68,7 +72,7 @@ def test_a_second_signal_kills(house: House):
         began = time.monotonic()
         going.signal(signal.SIGINT)
         assert going.wait().code == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert house.outcome(run)["forced"] is True
 
 
@@ -112,6 +116,7 @@ def test_what_ends_between_two_supervisors_keeps_its_end(house: House):
 
 
 def test_while_it_shuts_down_it_takes_no_runs(house: House):
+    house.configure(PATIENT)
     run = start(house, "trap '' TERM; echo up; until [ -e gate ]; do sleep 0.02; done")
     with house.begin("shutdown") as going:
         eventually(lambda: house.record(run)["status"] == "stopping")
@@ -133,6 +138,8 @@ def test_shutdown_says_nothing_to_do_where_nothing_runs(house: House):
 def test_a_supervisor_holds_nothing_of_runs_that_have_ended(house: House):
     told = house.start()
     house.sparrow("run", "true").ok()
+    # It was the spare monitor's, of which the zygote has descriptors as well. The next one is made a moment later.
+    eventually(lambda: "sparrow: spare" in map(processes.title, house.processes()), what="a spare monitor")
 
     def held() -> list[int]:
         return [len(processes.descriptors(told[name])) for name in ("pid", "zygote_pid")]

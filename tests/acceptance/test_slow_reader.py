@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from tests.support.control import refusal
+from tests.support.control import ask, refusal
 from tests.support.house import BIN, COMMAND_TIMEOUT_S, House
 from tests.support.memory import resident
 from tests.support.waiting import eventually
@@ -18,6 +18,12 @@ pytestmark = pytest.mark.acceptance
 
 GATED = "echo up; until [ -e gate ]; do sleep 0.02; done; sha256sum"
 MAY_BE_KEPT = 16 << 20
+
+
+def has_been_handed_enough(house: House, run: str) -> bool:
+    """Whether the run is handed nothing more. To find out, it is handed nothing: where that is taken, nothing has changed."""
+    reply = ask(house, {"op": "inject", "run": run, "data": ""})
+    return not reply["ok"] and reply["error"]["code"] == "rate_limited"
 
 
 def stands_still(file: IO[bytes]) -> bool:
@@ -41,6 +47,8 @@ def test_what_a_slow_reader_does_not_take_waits_outside_and_arrives_whole(house:
         run = house.ps()[0]["run"]
         monitor = house.monitor_of(run)
         before = {pid: resident(pid) for pid in (monitor, supervisor)}
+        # First, as whoever hands on what is read may only be slow: then it stands still, and more is taken afterwards.
+        eventually(lambda: has_been_handed_enough(house, run), 30, "a run that takes no more")
         stands_still(file)
         assert os.lseek(file.fileno(), 0, os.SEEK_CUR) < len(data) / 2
         grown = {pid: resident(pid) - size for pid, size in before.items()}
@@ -62,6 +70,10 @@ def test_a_run_that_waits_for_its_place_is_not_handed_more_than_may_be_kept(hous
     house.sparrow("inject", first, "--eof").ok()
     (house.work / "gate").touch()
     house.outcome(first)
+    # It begins only now, and while it has not taken what waits for it, nothing more is.
+    eventually(
+        lambda: [event["type"] for event in house.events(run)].count("Message") == 3, what="all that it was handed"
+    )
     house.sparrow("inject", run, "--eof").ok()
     assert house.outcome(run)["status"] == "completed"
     assert house.printed(run).strip() == str(3 * len(text) + 3)

@@ -127,6 +127,7 @@ def test_what_cannot_be_loaded_is_told_and_runs_go_on_without(prepared: House, s
     house = prepared
     (site / "heavy.py").write_text("raise RuntimeError('not today')")
     house.write("task.py", "def main(run):\n    return 1\n")
+    house.start()  # with nothing wrong with it
     assert house.outcome(begin(house))["exit_code"] == 0
     (problem,) = eventually(lambda: house.status()["problems"], what="what is wrong with it")
     assert "heavy" in problem

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.support.house import House
+from tests.support.waiting import eventually
 
 _SOURCES = Path(__file__).parents[2]
 _REACH = re.compile(r'\breach\("([a-z.]+)"\)')
@@ -54,8 +55,11 @@ class Failpoints:
         new.rename(self._folder / name)
 
     def disarm(self, name: str) -> None:
-        """Strike no one any more."""
-        (self._folder / name).unlink(missing_ok=True)
+        """Strike no one any more. Whoever has got there is struck, also where its pid is not written yet."""
+        try:
+            (self._folder / name).unlink()
+        except FileNotFoundError:
+            eventually(lambda: self.struck(name), what=f"somebody at {name}")
 
     def struck(self, name: str) -> int | None:
         """The pid of who was struck there since it was armed; None where nobody was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -338,14 +339,22 @@ class House:
         return supervisor_alive(self.places)
 
     def start(self) -> dict[str, Any]:
-        """Have a supervisor; its status."""
+        """Have a supervisor; its status, with the addresses of its adapters, for which it waits five seconds and no more."""
         if self.supervised:
             try:
-                return self.status()
+                return self._told()
             except AssertionError:
                 pass  # it is dying of a signal, and holds the folder to the last
         self.sparrow("ps").ok()
-        return self.status()
+        return self._told()
+
+    def _told(self) -> dict[str, Any]:
+        told = self.status()
+        if told["tcp"] is None and told["unix"] is None:
+            with contextlib.suppress(AssertionError):  # there may be none to come, which the test will tell
+                eventually(lambda: any(map(self.status().get, ("tcp", "unix"))), what="the adapters")
+            told = self.status()
+        return told
 
     def kill_supervisor(self) -> int:
         """SIGKILL it, and wait until it is gone; its pid."""

@@ -43,7 +43,7 @@ def storm(house: House, run: str, count: int) -> Counter[str]:
 
     A third of the hostile ones come from a port that was an honest client's a moment before.
     """
-    told = house.status()
+    told = house.start()
     host, _, port = told["tcp"].rpartition(":")
     address = (host.strip("[]"), int(port))
     files = [told["unix"], *(str(path) for path in house.runtime.rglob("*") if path.is_socket())]
