@@ -72,7 +72,6 @@ class Orders:
         def delivered() -> None:
             if ARMED:
                 reach("orders.recorded")
-            self._taken(asked.id)
             data = asked.data or b""
             if asked.text is not None and is_command:
                 data += asked.text.encode() + b"\n"
@@ -81,6 +80,7 @@ class Orders:
             self._stdio.hand_over(data, ends=asked.eof)
             if ARMED:
                 reach("orders.handed")
+            self._taken(asked.id)
 
         text = asked.text if asked.data is None else asked.data.decode("utf-8", "replace")
         if text is None:

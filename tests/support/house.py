@@ -339,7 +339,7 @@ class House:
         return supervisor_alive(self.places)
 
     def start(self) -> dict[str, Any]:
-        """Have a supervisor; its status, with the addresses of its adapters, for which it waits five seconds and no more."""
+        """Have a supervisor; its status, with the addresses of its adapters where they come up at all."""
         if self.supervised:
             try:
                 return self._told()
