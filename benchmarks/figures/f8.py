@@ -21,7 +21,7 @@ def measure(plan: Plan) -> list[Row]:
         with pair() as bare:  # never at the same time as sparrow
             sample = bare.flood(plan.size(300_000, 50_000))
         with sparrow() as bench:
-            for row, each, alone in ((many, plan.size(4000, 500), False), (single, plan.size(2000, 500), True)):
+            for row, each, alone in ((many, plan.size(16_000, 500), False), (single, plan.size(16_000, 500), True)):
                 row.baseline.append(sample)
                 row.ours.append(crowd.emitted_whole(bench, _RUNS, each, single=alone, missed=missed))
     many.note = "each event was found once in its transcript and once at the subscriber"
